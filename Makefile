@@ -1,0 +1,46 @@
+# Everything starts from python3 and make; the environment is .venv in this folder.
+#   make demo    install what is needed and see Forgemap at work on real photographs
+#   make test    the fast tests
+#   make check   format, lint, types and the fast tests
+#   make clean   remove the environment and what the commands above wrote
+
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
+
+.PHONY: demo test check format clean
+
+demo: .venv/.installed-demo
+	$(BIN)/forgemap demo
+
+test: .venv/.installed-dev
+	$(BIN)/python -m pytest
+
+check: .venv/.installed-dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest
+
+format: .venv/.installed-dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# A marker file for each set of requirements, so that the second run starts at once.
+.venv/.installed-demo: pyproject.toml constraints.txt | .venv/bin/python
+	@echo "Installing Forgemap and what the demo needs (a few minutes the first time) ..."
+	$(PIP) -e ".[synth]"
+	@touch $@
+
+.venv/.installed-dev: pyproject.toml constraints.txt | .venv/bin/python
+	@echo "Installing Forgemap and its development tools (a few minutes the first time) ..."
+	$(PIP) -e ".[dev,synth,train,evaluate]"
+	@touch $@ .venv/.installed-demo
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
+		|| { echo "Forgemap needs Python 3.10 or newer: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	$(PYTHON) -m venv .venv
+
+clean:
+	rm -rf .venv build dist forgemap-demo .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,55 @@
+"""The command line. One file for each subcommand; what it needs is imported when it runs."""
+
+from __future__ import annotations
+
+import io
+import signal
+import sys
+
+import typer
+
+from .. import __version__
+from ..errors import ForgemapError
+from .analyze import analyze
+from .demo import demo
+from .evaluate import evaluate
+from .synth import synth
+from .train import train
+
+app = typer.Typer(
+    name="forgemap",
+    help="Image forensics: was this picture edited, and where?",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command()(analyze)
+app.command()(demo)
+app.command()(synth)
+app.add_typer(train, name="train")
+app.command()(evaluate)
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    print(f"forgemap {__version__}")
+
+
+def main() -> None:
+    """Entry point of `forgemap`: a user's mistake is one sentence on stderr and exit code 2."""
+    if hasattr(signal, "SIGPIPE"):
+        # End quietly when the reader of our output does, as in `forgemap analyze … | head`.
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    for stream in (sys.stdout, sys.stderr):
+        # A file name may hold bytes that the terminal's encoding does not know.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        app()
+    except ForgemapError as error:
+        print(f"forgemap: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)

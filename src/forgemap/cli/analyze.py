@@ -1,0 +1,147 @@
+"""forgemap analyze: judge pictures; a table or JSON, and a report for the lot."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..errors import ForgemapError
+
+if TYPE_CHECKING:
+    from ..report import Report
+
+COLOURS = {"manipulated": "bold red", "inconclusive": "yellow", "no sign of editing": "green"}
+
+
+def analyze(
+    paths: Annotated[list[str], typer.Argument(help="Pictures, folders or globs.")],
+    out: Annotated[
+        Path, typer.Option(help="Folder for the outputs; files of the same names are replaced.")
+    ] = Path("forgemap-out"),
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON array on stdout and nothing else.")
+    ] = False,
+    model: Annotated[
+        str, typer.Option(help='"default", a model folder, or an id of the Hugging Face hub.')
+    ] = "default",
+    threshold: Annotated[
+        float | None,
+        typer.Option(
+            min=0.01,
+            max=0.99,
+            help="Probability from which a pixel belongs to the mask; default: the model's own. "
+            "Verdicts rest on the model's thresholds.",
+        ),
+    ] = None,
+    max_pixels: Annotated[
+        int, typer.Option(min=1, help="Larger pictures are refused before they are decoded.")
+    ] = 100_000_000,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...")] = "cpu",
+    report: Annotated[
+        bool, typer.Option("--report/--no-report", help="Write report.json and report.html.")
+    ] = True,
+    files: Annotated[
+        bool, typer.Option("--files/--no-files", help="Write any files at all.")
+    ] = True,
+) -> None:
+    """Judge pictures: was each one edited, and where?
+
+    Writes for every picture PHOTO.overlay.png, PHOTO.mask.png (black and white) and
+    PHOTO.heatmap.png (probability), and report.html for all of them. A picture that cannot be
+    read does not stop the others.
+
+    Exit code: 0 no picture is judged manipulated; 1 at least one is; 2 the command or the model
+    cannot be used; 3 at least one picture could not be read (whatever the others are).
+    """
+    from ..analysis import analyze_files, to_json, with_progress, write_json
+    from ..detector import Detector, failure
+    from ..image import find_images
+    from ..report import ReportWriter
+
+    found = find_images(paths)
+    pictures = without_outputs(found.files, paths, out)
+    if not pictures and not found.problems:
+        raise ForgemapError(f"No pictures in {', '.join(paths)} besides earlier outputs in {out}.")
+    detector = Detector.load(model, device)
+    page = None
+    settings = {
+        "threshold of the mask": threshold or detector.decision.mask_threshold,
+        "pixel limit": f"{max_pixels:,}",
+        "device": device,
+    }
+    with ExitStack() as stack:
+        if files and report:
+            page = ReportWriter(out / "report.html", title="Forgemap report", settings=settings)
+            stack.enter_context(page)
+        reports = [failure(path, problem, detector.name) for path, problem in found.problems]
+        for problem in reports:
+            if page is not None:
+                page.add(problem)
+        analysed = analyze_files(
+            detector,
+            pictures,
+            out if files else None,
+            page=page,
+            max_pixels=max_pixels,
+            threshold=threshold,
+        )
+        reports += with_progress(analysed, len(pictures))
+    if page is not None:
+        write_json(reports, out / "report.json")
+
+    if as_json:
+        print(to_json(reports))
+    else:
+        print_table(reports)
+        if files:
+            print(f"Files are in {out}" + (f", the report is {page.path}" if page else ""))
+    for bad in reports:
+        if bad.error:
+            print(bad.error, file=sys.stderr)
+    raise typer.Exit(exit_code(reports))
+
+
+def without_outputs(files: Sequence[Path], named: Sequence[str], out: Path) -> list[Path]:
+    """Leaves out what lies in `out`, unless it was named: an earlier run's maps are no photos."""
+    asked = {Path(path).absolute() for path in named}
+    inside = out.absolute()
+    return [f for f in files if f.absolute() in asked or inside not in f.absolute().parents]
+
+
+def exit_code(reports: Sequence[Report]) -> int:
+    """See the help of `forgemap analyze`."""
+    if any(report.error for report in reports):
+        return 3
+    return int(any(report.verdict == "manipulated" for report in reports))
+
+
+def print_table(reports: Sequence[Report]) -> None:
+    """Path, verdict, score, share of the area and number of regions of each picture."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from ..decode import shown
+
+    table = Table(box=None, pad_edge=False)
+    table.add_column("picture", overflow="fold")
+    table.add_column("verdict", no_wrap=True)
+    for name in ("score", "area", "regions"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for report in reports:
+        path = Text(shown(report.path))
+        if report.error or report.score is None or report.area is None:
+            table.add_row(path, Text("not readable", "magenta"), "", "", "")
+            continue
+        verdict = Text(report.verdict or "", COLOURS[report.verdict or ""])
+        area, regions = f"{report.area:.1%}", str(len(report.regions))
+        table.add_row(path, verdict, f"{report.score:.3f}", area, regions)
+    console = Console(highlight=False)
+    console.print(table)
+    if len(reports) == 1 and reports[0].reason:
+        console.print(reports[0].reason, markup=False)

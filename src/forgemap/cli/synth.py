@@ -1,0 +1,67 @@
+"""forgemap synth: edited pictures with exact masks, made from real photographs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..errors import ForgemapError
+from .extras import needs
+
+
+def synth(
+    photos: Annotated[list[Path], typer.Argument(help="Photographs: files, folders or globs.")],
+    out: Annotated[Path, typer.Option(help="Folder for images, masks and manifest.jsonl.")],
+    methods: Annotated[str, typer.Option(help="Comma-separated; default: all that can run.")] = "",
+    per_photo: Annotated[int, typer.Option(min=1, help="Edits made from each photograph.")] = 1,
+    seed: Annotated[int, typer.Option(help="Same seed, same pictures.")] = 0,
+    workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
+    autoencoder: Annotated[
+        str | None, typer.Option(help="Folder or hub id, for the methods that need one.")
+    ] = None,
+    crop: Annotated[
+        int | None,
+        typer.Option(min=32, help="Edit crops of this side in pixels, not whole photos."),
+    ] = None,
+    vary: Annotated[
+        bool, typer.Option("--vary", help="Vary size, processing and encoding, before and after.")
+    ] = False,
+    untouched: Annotated[
+        bool, typer.Option("--untouched", help="Add unedited pictures with the same processing.")
+    ] = False,
+    split: Annotated[
+        str | None, typer.Option(help="Only photographs of this split: train, val or test.")
+    ] = None,
+    area: Annotated[
+        str, typer.Option(metavar="MIN,MAX", help="Edited share of the picture's area.")
+    ] = "0.005,0.5",
+) -> None:
+    """Make edited pictures with exact masks from real photographs.
+
+    Interrupted, the same command goes on where it stopped.
+    """
+    with needs("synth"):
+        from ..synth.compose import synthesize
+
+    try:
+        low, high = (float(share) for share in area.split(","))
+    except ValueError:
+        raise ForgemapError(f"--area {area!r} must be two numbers, such as 0.005,0.5.") from None
+    with needs("synth"):
+        manifest = synthesize(
+            photos,
+            out,
+            methods=[name.strip() for name in methods.split(",") if name.strip()] or None,
+            per_photo=per_photo,
+            seed=seed,
+            workers=workers,
+            autoencoder=autoencoder,
+            crop=crop,
+            vary=vary,
+            untouched=untouched,
+            split=split,
+            area=(low, high),
+        )
+    print(manifest)

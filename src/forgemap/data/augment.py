@@ -1,0 +1,158 @@
+"""augment.py: random processing of a training crop, the same for real and edited pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import cv2
+import numpy as np
+
+Pixels = np.ndarray
+Rng = np.random.Generator
+
+INTERPOLATIONS = (cv2.INTER_AREA, cv2.INTER_LINEAR, cv2.INTER_CUBIC, cv2.INTER_LANCZOS4)
+CHROMA = (
+    cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444,
+    cv2.IMWRITE_JPEG_SAMPLING_FACTOR_422,
+    cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420,
+)
+
+
+def encode(pixels: Pixels, extension: str, options: list[int]) -> Pixels:
+    """Encode and decode (H, W, 3) RGB uint8 with one of OpenCV's codecs."""
+    _, data = cv2.imencode(extension, cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), options)
+    return cv2.cvtColor(cv2.imdecode(data, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+
+
+def jpeg(pixels: Pixels, rng: Rng, low: int = 50, high: int = 100) -> Pixels:
+    """JPEG of random quality in [low, high] and random chroma subsampling."""
+    options = [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(low, high + 1))]
+    options += [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, int(rng.choice(CHROMA))]
+    return encode(pixels, ".jpg", options)
+
+
+def webp(pixels: Pixels, rng: Rng) -> Pixels:
+    """WebP of random quality in [50, 100)."""
+    return encode(pixels, ".webp", [cv2.IMWRITE_WEBP_QUALITY, int(rng.integers(50, 100))])
+
+
+def blur(pixels: Pixels, rng: Rng) -> Pixels:
+    """Gaussian blur, sigma 0.3-1.0 px."""
+    return cv2.GaussianBlur(pixels, (0, 0), rng.uniform(0.3, 1.0))
+
+
+def sharpen(pixels: Pixels, rng: Rng) -> Pixels:
+    """Unsharp mask, sigma 0.7-2 px, amount 0.2-1.2."""
+    soft = cv2.GaussianBlur(pixels, (0, 0), rng.uniform(0.7, 2.0))
+    amount = rng.uniform(0.2, 1.2)
+    return cv2.addWeighted(pixels, 1 + amount, soft, -amount, 0)
+
+
+def noise(pixels: Pixels, rng: Rng) -> Pixels:
+    """White Gaussian noise, sigma 1-5 grey levels."""
+    grain = rng.standard_normal(pixels.shape, dtype=np.float32) * rng.uniform(1, 5)
+    return np.clip(pixels + grain, 0, 255).astype(np.uint8)
+
+
+def denoise(pixels: Pixels, rng: Rng) -> Pixels:
+    """3x3 median or a small bilateral filter: what phones do to shadows."""
+    if rng.random() < 0.5:
+        return cv2.medianBlur(pixels, 3)
+    return cv2.bilateralFilter(pixels, 5, rng.uniform(8, 30), 2)
+
+
+def tone(pixels: Pixels, rng: Rng) -> Pixels:
+    """Gamma 0.6-1.6, contrast 0.75-1.3 and brightness within 20 levels, per channel gains 0.9-1.1."""
+    levels = np.linspace(0, 1, 256, dtype=np.float32)[:, None] ** rng.uniform(0.6, 1.6)
+    levels = (levels - 0.5) * rng.uniform(0.75, 1.3) * rng.uniform(0.9, 1.1, 3) + 0.5
+    table = np.clip(levels * 255 + rng.uniform(-20, 20), 0, 255).astype(np.uint8)
+    return cv2.LUT(pixels, table[None])
+
+
+def saturation(pixels: Pixels, rng: Rng) -> Pixels:
+    """Saturation x 0-1.6; one time in six no colour at all."""
+    grey = cv2.cvtColor(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+    keep = 0.0 if rng.random() < 1 / 6 else rng.uniform(0.3, 1.6)
+    return cv2.addWeighted(pixels, keep, grey, 1 - keep, 0)
+
+
+PHOTOMETRIC: dict[str, Callable[[Pixels, Rng], Pixels]] = {
+    "blur": blur,
+    "sharpen": sharpen,
+    "noise": noise,
+    "denoise": denoise,
+    "tone": tone,
+    "saturation": saturation,
+}
+
+
+def resized_crop(
+    pixels: Pixels, mask: np.ndarray, size: int, rng: Rng, scale: float
+) -> tuple[Pixels, np.ndarray]:
+    """A random window, (size, size) after resampling by ``scale``, near the mask four times in five.
+
+    A picture smaller than the window is enlarged to it.
+    """
+    window = max(8, round(size / scale))
+    height, width = mask.shape
+    window = min(window, height, width)
+    top, left = (int(rng.integers(0, n - window + 1)) for n in (height, width))
+    if mask.any() and rng.random() < 0.8:
+        ys, xs = np.nonzero(mask)
+        i = int(rng.integers(len(ys)))
+        shift = rng.integers(-window // 3, window // 3 + 1, 2) - window // 2
+        top = int(np.clip(ys[i] + shift[0], 0, height - window))
+        left = int(np.clip(xs[i] + shift[1], 0, width - window))
+    area = np.s_[top : top + window, left : left + window]
+    pixels, mask = pixels[area], mask[area]
+    if window != size:
+        how = int(rng.choice(INTERPOLATIONS[0 if window > size else 1 :]))
+        pixels = cv2.resize(pixels, (size, size), interpolation=how)
+        mask = cv2.resize(mask, (size, size), interpolation=cv2.INTER_AREA)
+    return pixels, mask
+
+
+def augment(
+    pixels: Pixels, mask: np.ndarray, rng: Rng, size: int, strength: float = 1.0
+) -> tuple[Pixels, np.ndarray]:
+    """One training crop: window, resampling, flips, light processing, re-encoding.
+
+    Nothing here looks at whether the picture is edited, so that no processing can stand for the
+    answer. The crop is cut out of a slightly larger re-encoded window, so that the JPEG grid falls
+    anywhere on it.
+
+    Args:
+        pixels: (H, W, 3) uint8.
+        mask: (H, W) uint8, 0 or 255.
+        rng: the only source of chance.
+        size: side of the crop in pixels.
+        strength: 0 = random window and flips alone; 1 = as the bundled default was trained;
+            between, every kind of processing is that much rarer.
+
+    Returns:
+        pixels (size, size, 3) uint8 and mask (size, size) uint8, 0 or 1.
+    """
+    margin = 16
+    scale = float(np.exp(rng.uniform(np.log(0.5), np.log(1.5))))
+    if rng.random() >= 0.35 * strength:
+        scale = 1.0
+    pixels, mask = resized_crop(pixels, mask, size + margin, rng, scale)
+
+    turns, flip = int(rng.integers(4)), bool(rng.integers(2))
+    pixels, mask = np.rot90(pixels, turns), np.rot90(mask, turns)
+    if flip:
+        pixels, mask = pixels[:, ::-1], mask[:, ::-1]
+    pixels = np.ascontiguousarray(pixels)
+
+    if rng.random() < 0.35 * strength:
+        for name in rng.choice(list(PHOTOMETRIC), size=int(rng.integers(1, 3)), replace=False):
+            pixels = PHOTOMETRIC[str(name)](pixels, rng)
+    draw = rng.random()
+    if draw < 0.45 * strength:
+        pixels = jpeg(pixels, rng)
+    elif draw < 0.5 * strength:
+        pixels = webp(pixels, rng)
+
+    top, left = (int(n) for n in rng.integers(0, margin + 1, 2))
+    area = np.s_[top : top + size, left : left + size]
+    return np.ascontiguousarray(pixels[area]), (mask[area] > 127).astype(np.uint8)

@@ -1,0 +1,115 @@
+"""records.py: one picture and its truth (mask, method, split), and the manifest that lists them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from forgemap.errors import DataError
+
+MANIFEST = "manifest.jsonl"
+SPLITS = ("train", "val", "test")
+UNTOUCHED = "none"  # the "method" of a picture that was not edited
+
+
+@dataclass(frozen=True)
+class Record:
+    """One picture of a data set.
+
+    Attributes:
+        image: the picture's file.
+        mask: 8-bit PNG of the picture's size, 255 = manipulated pixel; None = untouched.
+        source: the photo it was made from, as its maker named it.
+        method: name of the edit, "none" for an untouched picture.
+        split: "train", "val" or "test"; everything made from one photo shares its split.
+        parameters: what the edit drew at random, for tables and for finding outliers.
+        seed: the run's seed.
+    """
+
+    image: Path
+    mask: Path | None
+    source: str
+    method: str
+    split: str
+    parameters: dict[str, Any]
+    seed: int
+
+    @property
+    def manipulated(self) -> bool:
+        """Whether any pixel was edited."""
+        return self.method != UNTOUCHED
+
+
+def split_of(sha256: str) -> str:
+    """The split of a file, from the SHA-256 of its bytes in hex: about 80 / 10 / 10 %.
+
+    The first two hex digits as a number: below 26 "test", below 52 "val", else "train". The rule
+    knows nothing but the file, so a photo stays in its split in every experiment and folder.
+    """
+    first = int(sha256[:2], 16)
+    return "test" if first < 26 else "val" if first < 52 else "train"
+
+
+def read_manifest(path: str | Path) -> list[Record]:
+    """The records of a manifest.
+
+    Args:
+        path: a JSON-lines file with one object per picture (image, mask, source, method, split,
+            parameters, seed), or the folder that holds it as "manifest.jsonl". Paths of pictures
+            and masks are relative to the manifest.
+
+    Raises:
+        DataError: no such file, a line that is not such an object, or a picture that is not there.
+    """
+    path = Path(path)
+    if path.is_dir():
+        path = path / MANIFEST
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except FileNotFoundError:
+        raise DataError(
+            f"No manifest at {path}: give a folder made by `forgemap synth`, or its {MANIFEST}."
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"The manifest {path} cannot be read: {error}.") from None
+    records = [
+        _record(line, number, path) for number, line in enumerate(lines, start=1) if line.strip()
+    ]
+    if not records:
+        raise DataError(f"The manifest {path} lists no pictures.")
+    return records
+
+
+def _record(line: str, number: int, path: Path) -> Record:
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise DataError(f"Line {number} of {path} is not JSON: {error.msg}.") from None
+    try:
+        image, mask = path.parent / row["image"], row.get("mask")
+        method, split = str(row["method"]), str(row["split"])
+        record = Record(
+            image=image,
+            mask=None if mask is None else path.parent / mask,
+            source=str(row.get("source", "")),
+            method=method,
+            split=split,
+            parameters=dict(row.get("parameters") or {}),
+            seed=int(row.get("seed", 0)),
+        )
+    except KeyError as error:
+        raise DataError(f"Line {number} of {path} has no {error.args[0]!r}.") from None
+    except (TypeError, ValueError, AttributeError) as error:
+        raise DataError(f"Line {number} of {path} is not a record: {error}.") from None
+    if split not in SPLITS:
+        raise DataError(
+            f"Line {number} of {path} has the split {split!r}: use one of {', '.join(SPLITS)}."
+        )
+    if record.manipulated and record.mask is None:
+        raise DataError(f"Line {number} of {path} has the method {method!r} but no mask.")
+    for file in (record.image, record.mask):
+        if file is not None and not file.is_file():
+            raise DataError(f"Line {number} of {path} names {file}, which does not exist.")
+    return record

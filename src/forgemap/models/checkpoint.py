@@ -1,0 +1,211 @@
+"""checkpoint.py: a model <-> its folder (config.json, model.safetensors, README.md), strictly."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import nn
+
+from ..errors import ModelError
+from ..preprocess import Preprocess
+from .build import BUILDERS, build
+from .published import read_published
+from .strict import load_strictly, read_safetensors
+
+__all__ = ["find_folder", "load_model", "read_published", "save_model", "weights_sha256"]
+
+CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
+
+
+def save_model(
+    model: nn.Module,
+    folder: str | Path,
+    *,
+    extra: Mapping[str, Any] | None = None,
+    card: str | None = None,
+) -> Path:
+    """Write `model` as a folder that `load_model` reads, and that can be pushed to a hub as it is.
+
+    The folder appears in one step: a crash leaves the one before or the new one, never half of
+    one and never nothing. Other files in an existing model folder are kept.
+
+    Args:
+        model: any model of `build.BUILDERS` (it carries ``config`` and ``preprocess``).
+        folder: where to; made with its parents. An existing model folder is replaced.
+        extra: more JSON-able entries of config.json, such as ``decision`` or ``training``.
+        card: the text of README.md, the model card; a two-line one if None.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ModelError: the folder cannot be written, or holds something that is not a model.
+    """
+    described: Any = model  # every model carries its config and preprocess
+    config = {
+        "forgemap": _forgemap_version(),
+        "model": described.config,
+        "preprocess": described.preprocess.to_dict(),
+    }
+    if described.config.get("architecture") not in BUILDERS:
+        raise ModelError(f"{folder}: the model's config does not say how to build it again.")
+    if taken := sorted(config.keys() & (extra or {}).keys()):
+        raise ModelError(f"{folder}: extra may not replace {', '.join(taken)} of {CONFIG}.")
+    text = json.dumps({**config, **(extra or {})}, indent=2) + "\n"
+    folder = Path(folder).resolve()
+    if card is None:
+        card = (
+            f"# {folder.name}\n\nA model of Forgemap: `forgemap analyze --model {folder.name}`.\n"
+        )
+    tensors = {name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}
+    fresh = folder.with_name(f".{folder.name}.partial")
+    try:
+        _check_target(folder)
+        shutil.rmtree(fresh, ignore_errors=True)
+        fresh.mkdir(parents=True)
+        (fresh / CONFIG).write_text(text, encoding="utf-8")
+        (fresh / CARD).write_text(card, encoding="utf-8")
+        save_file(tensors, fresh / WEIGHTS, metadata={"format": "pt"})
+        shutil.copymode(fresh / CONFIG, fresh / WEIGHTS)  # save_file's are private
+        _put_in_place(fresh, folder)
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"{folder}: cannot be written ({error}).") from error
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+    return folder
+
+
+def load_model(
+    folder: str | Path, device: str | torch.device = "cpu"
+) -> tuple[nn.Module, dict[str, Any]]:
+    """Read a model folder.
+
+    Args:
+        folder: a folder that `save_model` wrote, or, if there is no such folder and it looks like
+            ``owner/name``, a model of the Hugging Face hub, downloaded once and cached.
+        device: where the model goes.
+
+    Returns:
+        The model in eval mode, and its whole config.json.
+
+    Raises:
+        ModelError: a missing folder or file, a corrupt one, or weights with a missing,
+            unexpected or mis-shaped tensor, which is named.
+    """
+    folder = find_folder(folder)
+    config = _read_config(folder)
+    try:
+        model: Any = build(config["model"])
+        model.preprocess = Preprocess.from_dict(config["preprocess"])
+    except ModelError as error:
+        raise ModelError(f"{folder / CONFIG}: {error}") from error
+    tensors, _ = read_safetensors(folder / WEIGHTS)
+    load_strictly(model, tensors, str(folder / WEIGHTS))
+    return model.to(device).eval(), config
+
+
+def weights_sha256(folder: str | Path) -> str:
+    """SHA-256 (hex) of a model folder's weights file: which model made a report."""
+    path = find_folder(folder) / WEIGHTS
+    if not path.is_file():
+        raise ModelError(f"{path}: no such file; the model folder is incomplete.")
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def find_folder(folder: str | Path) -> Path:
+    """The local folder of a model: as given, or downloaded if it is a hub id (``owner/name``)."""
+    path = Path(folder)
+    if path.is_dir():
+        return path
+    if _previous(path).is_dir():  # a save was killed between its two renames
+        return _previous(path)
+    if path.exists():
+        raise ModelError(f"{path}: is a file; give the model's folder.")
+    if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", str(folder)):
+        raise ModelError(f"{path}: no such model folder.")
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(str(folder), allow_patterns=[CONFIG, WEIGHTS, CARD]))
+    except Exception as error:  # offline, unknown, private: many classes, one remedy
+        reason = str(error).strip().split("\n")[0]
+        raise ModelError(
+            f"{folder}: no such folder, and not to be had from the Hugging Face hub ({reason})."
+        ) from error
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    path = folder / CONFIG
+    try:
+        config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ModelError(f"{folder}: not a model folder, it has no {CONFIG}.") from error
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path}: not readable as JSON ({error}).") from error
+    for entry in ("model", "preprocess"):
+        if not isinstance(config, dict) or not isinstance(config.get(entry), dict):
+            raise ModelError(f"{path}: has no {entry!r} entry; was it written by Forgemap?")
+    return config
+
+
+def _check_target(folder: Path) -> None:
+    """Finish what a killed save left undone; refuse to replace what is not a model."""
+    if not folder.exists() and _previous(folder).is_dir():
+        os.rename(_previous(folder), folder)
+    if not folder.exists() or (folder / CONFIG).is_file():
+        return
+    if not folder.is_dir() or any(folder.iterdir()):
+        raise ModelError(f"{folder}: exists and is not a model folder; give a new folder.")
+
+
+def _put_in_place(fresh: Path, folder: Path) -> None:
+    """Make `fresh` the model folder `folder`; what else an older one held is linked into it."""
+    if not folder.exists():
+        os.rename(fresh, folder)
+        return
+    previous = _previous(folder)
+    shutil.rmtree(previous, ignore_errors=True)
+    ours = shutil.ignore_patterns(CONFIG, WEIGHTS, CARD)
+    shutil.copytree(folder, fresh, ignore=ours, copy_function=_link, dirs_exist_ok=True)
+    os.rename(folder, previous)
+    try:
+        os.rename(fresh, folder)
+    except OSError:
+        os.rename(previous, folder)
+        raise
+    shutil.rmtree(previous, ignore_errors=True)
+
+
+def _link(source: str, target: str) -> None:
+    """Hard link, so that a file that somebody is writing stays that file; copy where it cannot."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
+def _previous(folder: Path) -> Path:
+    """Where the old folder waits while the new one takes its name; read if that was interrupted."""
+    return folder.with_name(f".{folder.name}.previous")
+
+
+def _forgemap_version() -> str:
+    try:
+        return version("forgemap")
+    except PackageNotFoundError:  # run from a source tree that is not installed
+        return "unknown"

@@ -1,0 +1,299 @@
+"""report.py: Report, what is said of one picture, and its files: JSON, PNGs, one HTML page.
+
+report = write_outputs(report, pixels, "out", "photo")   # out/photo.{heatmap,mask,overlay}.png
+with ReportWriter("out/report.html", title="...", settings={}) as page:
+    page.add(report, pixels)                             # one picture in memory at a time
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import tempfile
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime
+from importlib import metadata
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+import cv2
+import numpy as np
+from PIL import Image as PILImage
+
+from . import drawing
+from .errors import ForgemapError
+
+VERDICTS = ("no sign of editing", "inconclusive", "manipulated")
+
+MAX_REGIONS = 50
+
+
+@dataclass(frozen=True)
+class Region:
+    """A connected part of the picture above the threshold."""
+
+    box: tuple[int, int, int, int]
+    """(x0, y0, x1, y1) in pixels of the displayed picture; x1 and y1 are just outside."""
+    polygon: list[list[int]]
+    """[[x, y], ...] its outer border, simplified; at least three points."""
+    score: float
+    """Mean probability inside, in [0, 1]."""
+    area: float
+    """Share of the picture, in [0, 1]."""
+
+
+@dataclass
+class Report:
+    """What is said of one picture. The same object from Python, the commands and the server."""
+
+    path: str
+    """As it was given."""
+    sha256: str | None
+    """Of the file's bytes."""
+    width: int | None
+    height: int | None
+    """Of the displayed picture, in pixels."""
+    orientation: int | None
+    """EXIF orientation that was applied, 1..8; see ``image.to_stored``."""
+    verdict: str | None
+    """One of ``VERDICTS``; None if the picture could not be read."""
+    score: float | None
+    """In [0, 1]: how strongly the picture as a whole looks edited."""
+    area: float | None
+    """Share of the picture that lies in the mask, in [0, 1]."""
+    regions: list[Region] = field(default_factory=list)
+    """Largest and surest first."""
+    mask: str | None = None
+    heatmap: str | None = None
+    overlay: str | None = None
+    """Paths of the files that ``write_outputs`` wrote."""
+    model: str | None = None
+    """Which model judged: its name and a part of its weights' SHA-256."""
+    error: str | None = None
+    """Why the picture could not be read, in one sentence."""
+    reason: str | None = None
+    """What the verdict rests on, in one sentence."""
+    notes: list[str] = field(default_factory=list)
+    """What was changed or left out when the picture was read."""
+    heat: np.ndarray | None = field(default=None, repr=False, compare=False)
+    """(H, W) float32 probability that each pixel was edited; in memory only."""
+    threshold: float = field(default=0.5, repr=False, compare=False)
+    """The probability from which a pixel belongs to the mask; in memory only."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON object of ``forgemap analyze --json``."""
+        values = {k: v for k, v in vars(self).items() if k not in ("heat", "threshold")}
+        return values | {"regions": [asdict(r) | {"box": list(r.box)} for r in self.regions]}
+
+
+def find_regions(
+    heat: np.ndarray, threshold: float = 0.5, min_area: float | None = None
+) -> list[Region]:
+    """The connected parts of a probability map (H, W) at or above ``threshold``.
+
+    Sorted by area times score, at most ``MAX_REGIONS``. ``min_area``: in pixels; smaller specks are
+    dropped; default: 16 pixels or 0.02 % of the picture, whichever is more.
+    """
+    if min_area is None:
+        min_area = max(16, 0.0002 * heat.size)
+    binary = (heat >= threshold).astype(np.uint8)
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(binary, connectivity=8)
+    areas = stats[:, cv2.CC_STAT_AREA]
+    sums = np.zeros(count)
+    for top in range(0, len(heat), 1024):  # by strips: bincount wants copies of 16 bytes a pixel
+        part = slice(top, top + 1024)
+        sums += np.bincount(labels[part].ravel(), heat[part].ravel(), minlength=count)
+    order = [i for i in np.argsort(-sums, kind="stable") if i != 0 and areas[i] >= min_area]
+    return [
+        _region(labels, i, stats[i], sums[i] / areas[i], areas[i] / heat.size)
+        for i in order[:MAX_REGIONS]
+    ]
+
+
+def _region(labels: np.ndarray, i: int, stats: np.ndarray, score: float, area: float) -> Region:
+    x, y, width, height = (int(n) for n in stats[:4])
+    inside = (labels[y : y + height, x : x + width] == i).astype(np.uint8)
+    (border, *_), _ = cv2.findContours(inside, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+    # A four-hundredth of the way round keeps any shape, in about fifty points; never below a pixel.
+    points = cv2.approxPolyDP(border, max(1.0, 0.0025 * cv2.arcLength(border, True)), True)[:, 0]
+    if len(points) < 3:  # a line of pixels has no border to follow: its box
+        points = np.array([[0, 0], [width - 1, 0], [width - 1, height - 1], [0, height - 1]])
+    polygon = [[x + int(px), y + int(py)] for px, py in points]
+    return Region((x, y, x + width, y + height), polygon, float(min(score, 1)), float(area))
+
+
+def write_outputs(report: Report, pixels: np.ndarray, folder: str | Path, stem: str) -> Report:
+    """Write ``<stem>.heatmap.png``, ``.mask.png`` and ``.overlay.png``, all of the displayed size.
+
+    ``heatmap``: grey, round(255 p); ``mask``: 255 from ``report.threshold`` on, else 0;
+    ``overlay``: the picture with heat map and numbered outlines. ``pixels``: the displayed
+    picture (H, W, 3) uint8. The folder is made; each file appears whole or not at all. Returns the
+    report with the paths; one without a heat map (an unreadable picture) comes back as it is.
+
+    Raises ForgemapError: a file cannot be written.
+    """
+    if report.heat is None:
+        return report
+    heatmap, mask, overlay = (
+        Path(folder, f"{stem}.{name}.png") for name in ("heatmap", "mask", "overlay")
+    )
+    levels = drawing.to_levels(report.heat)
+    _write_png(heatmap, levels)
+    _write_png(mask, (report.heat >= report.threshold).astype(np.uint8) * np.uint8(255))
+    picture = drawing.overlay(pixels, levels)
+    regions = report.regions
+    drawing.draw_outlines(picture, [r.polygon for r in regions], [r.box for r in regions])
+    _write_png(overlay, picture)
+    return replace(report, heatmap=str(heatmap), mask=str(mask), overlay=str(overlay))
+
+
+def _write_png(path: Path, picture: np.ndarray) -> None:
+    with _beside(path) as part:
+        # Level 1 is several times faster than the default and a few per cent larger.
+        PILImage.fromarray(picture).save(part, "png", compress_level=1)
+
+
+@contextmanager
+def _beside(path: Path) -> Iterator[IO[bytes]]:
+    """A file beside ``path`` that takes its place when all went well and is removed otherwise."""
+    part = path.with_name(f".{uuid.uuid4().hex}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with open(part, "wb") as file:
+                yield file
+            os.replace(part, path)
+        finally:
+            part.unlink(missing_ok=True)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise ForgemapError(
+            f"{path} cannot be written ({reason}): free some space or name another folder"
+        ) from error
+
+
+class ReportWriter:
+    """One self-contained HTML page for any number of pictures, which are given one by one.
+
+    What has been given waits in a temporary file, so that memory holds one picture at a time. The
+    page appears at the end of the ``with`` block, whole, and not at all after an exception. It asks
+    nothing of the network: pictures are data URIs of at most ``max_side`` pixels (about 0.3 MB each
+    at 1600), there is no script, and the page itself forbids any request.
+    """
+
+    def __init__(
+        self, path: str | Path, *, title: str, settings: Mapping[str, object], max_side: int = 1600
+    ) -> None:
+        self.path = Path(path)
+        self.title = title
+        self.settings = settings
+        self.max_side = max_side
+        self._rows: list[dict[str, Any]] = []
+
+    def __enter__(self) -> ReportWriter:
+        self._waiting = tempfile.TemporaryFile("w+", encoding="ascii")
+        return self
+
+    def add(self, report: Report, pixels: np.ndarray | None = None) -> None:
+        """Take up one picture; ``pixels`` (H, W, 3) uint8 as displayed, None if there are none.
+
+        Without ``pixels`` the page shows ``report.overlay`` if that file is there; without
+        ``report.heat`` it shows no heat map.
+        """
+        values = report.to_dict() | self._pictures(report, pixels)
+        values["number"] = len(self._rows) + 1
+        values["name"] = os.path.basename(report.path) or report.path
+        if report.width and report.height:
+            size = report.width, report.height
+            values["label_size"] = round(drawing.label_size(*size), 1)
+            values["labels"] = [drawing.label_place(r.box, *size) for r in report.regions]
+        row = ("number", "path", "name", "verdict", "score", "area", "error", "thumb", "model")
+        self._rows.append({name: values[name] for name in row})
+        self._waiting.write(json.dumps(values) + "\n")
+
+    def _pictures(self, report: Report, pixels: np.ndarray | None) -> dict[str, str | None]:
+        caption = "photo"
+        if pixels is None and report.overlay is not None and os.path.isfile(report.overlay):
+            stored = cv2.imdecode(np.fromfile(report.overlay, np.uint8), cv2.IMREAD_COLOR_RGB)
+            pixels, caption = stored, "overlay"
+        if pixels is None:
+            return {"thumb": None, "photo": None, "heat": None, "caption": None}
+        small = drawing.shrink(pixels, self.max_side)
+        heat = None
+        if report.heat is not None:
+            # Half the size is enough for a map that is smooth, and weighs a quarter.
+            levels = drawing.to_levels(drawing.shrink(report.heat, self.max_side // 2))
+            heat = drawing.heat_uri(levels)
+        thumb = drawing.jpeg_uri(drawing.shrink(small, 160), quality=75)
+        return {"thumb": thumb, "photo": drawing.jpeg_uri(small), "heat": heat, "caption": caption}
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ) -> None:
+        with self._waiting:
+            if kind is None:
+                self._write()
+
+    def _write(self) -> None:
+        from jinja2 import Environment, PackageLoader, StrictUndefined
+
+        environment = Environment(
+            loader=PackageLoader("forgemap"),
+            autoescape=True,  # paths come from strangers
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        environment.filters["percent"] = _percent
+        self._waiting.seek(0)
+        page = environment.get_template("report.html").generate(
+            title=self.title,
+            settings=self.settings,
+            rows=self._rows,
+            counts=[(v, sum(row["verdict"] == v for row in self._rows)) for v in VERDICTS[::-1]],
+            unreadable=sum(row["error"] is not None for row in self._rows),
+            models=sorted({row["model"] for row in self._rows if row["model"]}),
+            pictures=map(json.loads, self._waiting),
+            date=datetime.now().astimezone().isoformat(" ", "minutes"),
+            versions=_versions(),
+            scale=drawing.CSS_SCALE,
+        )
+        with _beside(self.path) as file:
+            for piece in page:
+                # A path may hold bytes that are no UTF-8, which Python keeps as lone surrogates.
+                file.write(piece.encode("utf-8", "backslashreplace"))
+
+
+def write_html(
+    reports: Iterable[Report | tuple[Report, np.ndarray | None]],
+    path: str | Path,
+    *,
+    title: str,
+    settings: Mapping[str, object],
+) -> None:
+    """Write the page of ``ReportWriter`` for reports, or (report, pixels) pairs, at once."""
+    with ReportWriter(path, title=title, settings=settings) as page:
+        for item in reports:
+            page.add(*(item if isinstance(item, tuple) else (item,)))
+
+
+def _percent(share: float) -> str:
+    if share == 0 or share >= 0.0995:
+        return f"{share:.0%}"
+    return f"{share:.1%}" if share >= 0.0005 else "< 0.1%"
+
+
+def _versions() -> dict[str, str]:
+    """What took part: packages that are not installed are left out."""
+    versions = {}
+    for package in ("forgemap", "torch", "numpy", "pillow"):
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions | {"Python": platform.python_version()}

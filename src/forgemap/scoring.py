@@ -1,0 +1,187 @@
+"""scoring.py: from a picture's statistics to a score, a verdict and a sentence that says why."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .errors import ModelError
+from .pooling import FEATURES
+from .pooling import features as features
+
+
+class Judgement(NamedTuple):
+    """A verdict on one picture and what it rests on."""
+
+    score: float
+    """In [0, 1]: higher = more likely edited."""
+    verdict: str
+    """`"no sign of editing"`, `"inconclusive"` or `"manipulated"`."""
+    reason: str
+    """One sentence for the person who reads the report."""
+
+
+@dataclass(frozen=True)
+class Decision:
+    """How a model's maps become a verdict. Stored in its `config.json` under `decision`.
+
+    The defaults are those of the published code: the mean probability against one half.
+    """
+
+    #: Names of the statistics that enter the score; see `FEATURES`.
+    features: tuple[str, ...] = ("logit_mean",)
+    #: One factor for each of the features.
+    weights: tuple[float, ...] = (1.0,)
+    #: Added to the weighted sum: score = sigmoid(bias + weights . features).
+    bias: float = 0.0
+    #: Scores from here on are judged manipulated.
+    manipulated_at: float = 0.5
+    #: Scores below are judged to show no sign of editing; in between is inconclusive.
+    clear_below: float = 0.5
+    #: Probability from which a pixel belongs to the mask.
+    mask_threshold: float = 0.5
+    #: Mask logits are multiplied by this before the sigmoid (calibration).
+    mask_scale: float = 1.0
+    #: Added to the scaled mask logits before the sigmoid (calibration).
+    mask_shift: float = 0.0
+    #: Pictures whose shorter side in pixels is below are inconclusive, whatever their score.
+    min_side: int = 0
+    #: JPEGs of a lower estimated quality in which nothing is found are inconclusive.
+    min_jpeg_quality: int = 0
+    #: One sentence on the pictures that the thresholds were chosen on; empty = not calibrated.
+    calibrated_on: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "features", tuple(self.features))
+        object.__setattr__(self, "weights", tuple(float(w) for w in self.weights))
+        if unknown := [n for n in self.features if n not in FEATURES]:
+            raise ModelError(
+                f"decision: unknown feature {unknown[0]!r}; valid: {', '.join(FEATURES)}."
+            )
+        if len(self.weights) != len(self.features) or not self.features:
+            raise ModelError(
+                f"decision: {len(self.features)} features need as many weights, "
+                f"not {len(self.weights)}."
+            )
+        if not 0 <= self.clear_below <= self.manipulated_at <= 1:
+            raise ModelError(
+                "decision: 0 <= clear_below <= manipulated_at <= 1 must hold, not "
+                f"clear_below={self.clear_below}, manipulated_at={self.manipulated_at}."
+            )
+        if not 0 < self.mask_threshold < 1:
+            raise ModelError(
+                f"decision: mask_threshold must lie between 0 and 1, not {self.mask_threshold}."
+            )
+        numbers = (*self.weights, self.bias, self.mask_scale, self.mask_shift)
+        if not all(math.isfinite(n) for n in numbers):
+            raise ModelError("decision: weights, bias, mask_scale and mask_shift must be finite.")
+
+    def heat(self, logits: np.ndarray) -> np.ndarray:
+        """Mask logits (H, W) float32 -> calibrated probabilities, computed in place."""
+        # 0.5 (1 + tanh(x / 2)) is the sigmoid, and cannot overflow.
+        logits *= 0.5 * self.mask_scale
+        logits += 0.5 * self.mask_shift
+        np.tanh(logits, out=logits)
+        logits *= 0.5
+        logits += 0.5
+        return logits
+
+    def score(self, values: Mapping[str, float]) -> float:
+        """`values` is what `features` returned; in [0, 1]."""
+        if missing := [n for n in self.features if n not in values]:
+            raise ModelError(
+                f"decision: the feature {missing[0]!r} needs an evidence head, "
+                "which this network does not have."
+            )
+        total = self.bias
+        for name, weight in zip(self.features, self.weights, strict=True):
+            total += weight * values[name]
+        return 0.5 * (1 + math.tanh(total / 2))
+
+    def judge(
+        self,
+        values: Mapping[str, float],
+        *,
+        width: int,
+        height: int,
+        jpeg_quality: int | None = None,
+        area: float | None = None,
+    ) -> Judgement:
+        """Score, verdict and reason.
+
+        Args:
+            values: what `features` returned.
+            width, height: of the picture in pixels.
+            jpeg_quality: estimated quality, 1-100; None when the picture is no JPEG.
+            area: share of the picture in the mask; default: the feature `area`.
+        """
+        score = self.score(values)
+        area = values["area"] if area is None else area
+        marked = f"{_percent(area)} of the picture is marked" if area else "no region is marked"
+        if min(width, height) < self.min_side:
+            verdict = "inconclusive"
+            reason = (
+                f"The shorter side has {min(width, height)} pixels; "
+                f"this model needs at least {self.min_side} to judge"
+            )
+        elif score >= self.manipulated_at:
+            verdict = "manipulated"
+            reason = (
+                f"The score {score:.3f} reaches the threshold {self.manipulated_at:.3f}, "
+                f"and {marked}"
+            )
+        elif score >= self.clear_below:
+            verdict = "inconclusive"
+            reason = (
+                f"The score {score:.3f} lies between {self.clear_below:.3f} (no sign of editing) "
+                f"and {self.manipulated_at:.3f} (manipulated), and {marked}"
+            )
+        elif jpeg_quality is not None and jpeg_quality < self.min_jpeg_quality:
+            verdict = "inconclusive"
+            reason = (
+                f"Nothing was found, but the picture was recompressed at about quality "
+                f"{jpeg_quality}: below {self.min_jpeg_quality} traces are likely gone"
+            )
+        else:
+            verdict = "no sign of editing"
+            reason = f"The score {score:.3f} stays below {self.clear_below:.3f}, and {marked}"
+        if not self.calibrated_on:
+            reason += "; this model's thresholds are not calibrated"
+        return Judgement(score, verdict, reason + ".")
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able; `from_dict` of it gives an equal Decision."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Decision:
+        """Strict: an unknown entry or a value of the wrong kind is a ModelError that names it."""
+        names = {f.name for f in fields(cls)}
+        if unknown := sorted(set(data) - names):
+            raise ModelError(
+                f"decision: unknown entry {unknown[0]!r}; valid: {', '.join(sorted(names))}."
+            )
+        for name, value in data.items():
+            if not _fits(getattr(_DEFAULT, name), value):
+                raise ModelError(f"decision: {name} cannot be {value!r}.")
+        return cls(**data)
+
+
+_DEFAULT = Decision()
+
+
+def _fits(example: object, value: object) -> bool:
+    """Is `value`, read from JSON, of the same kind as `example`?"""
+    if isinstance(example, tuple):
+        return isinstance(value, (list, tuple)) and all(_fits(example[0], v) for v in value)
+    if isinstance(example, float):
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+    return type(value) is type(example)
+
+
+def _percent(share: float) -> str:
+    return f"{share:.0%}" if share >= 0.1 else f"{share:.1%}" if share >= 0.001 else "under 0.1 %"

@@ -1,0 +1,280 @@
+"""worker.py: one process's share of a synthesis run: decode a photo, edit it, write the files."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+
+from forgemap.data.records import UNTOUCHED, split_of
+from forgemap.errors import DataError, ForgemapError
+from forgemap.image import load_image
+from forgemap.synth.edit import Context, Edit
+from forgemap.synth.encode import encode_png
+from forgemap.synth.methods import METHODS, NEED_DONOR
+from forgemap.synth.prepare import finish, prepare
+
+if TYPE_CHECKING:
+    from forgemap.synth.autoencoder import Autoencoder
+
+SMALLEST = 64  # pixels a side
+DONORS_PER_PHOTO = 8
+CACHE_BYTES = 400_000_000
+TRIES = 5
+LEAST_CHANGED = 0.1  # share of the masked pixels that an edit must change to count as one
+
+
+@dataclass(frozen=True)
+class Photo:
+    """A source photo: its path as given, and the SHA-256 of its bytes."""
+
+    path: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All that decides what a run makes; see synthesize()."""
+
+    out: Path
+    methods: tuple[str, ...]
+    per_photo: int
+    seed: int
+    autoencoder: str | None
+    crop: int | None
+    vary: bool
+    untouched: bool
+    area: tuple[float, float]
+    photos: tuple[Photo, ...]
+
+    def describe(self) -> dict[str, Any]:
+        """JSON-able; equal for two runs exactly when they make the same pictures."""
+        digest = sha256("".join(photo.sha256 for photo in self.photos).encode()).hexdigest()
+        return {
+            "methods": list(self.methods),
+            "per_photo": self.per_photo,
+            "seed": self.seed,
+            "autoencoder": self.autoencoder,
+            "crop": self.crop,
+            "vary": self.vary,
+            "untouched": self.untouched,
+            "area": list(self.area),
+            "photos": f"{len(self.photos)} with digest {digest[:16]}",
+        }
+
+    def has_twin(self, index: int) -> bool:
+        """Whether edit `index` of a photo gets an untouched twin.
+
+        Where every edit of a photo starts from the same picture, one twin is enough.
+        """
+        return self.untouched and (index == 0 or self.crop is not None or self.vary)
+
+
+@dataclass(frozen=True)
+class Task:
+    """Some edits, by number, of one photo."""
+
+    photo: Photo
+    indices: tuple[int, ...]
+
+
+class _Worker:
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._pixels: OrderedDict[str, np.ndarray] = OrderedDict()
+        self._autoencoder: Autoencoder | None = None
+        self._splits: dict[str, list[Photo]] = {}
+        for photo in settings.photos:
+            self._splits.setdefault(split_of(photo.sha256), []).append(photo)
+
+    def load(self, photo: Photo) -> np.ndarray:
+        """The photo's pixels; recently used photos are kept."""
+        if photo.sha256 in self._pixels:
+            self._pixels.move_to_end(photo.sha256)
+            return self._pixels[photo.sha256]
+        pixels = load_image(photo.path).pixels
+        height, width = pixels.shape[:2]
+        if min(height, width) < SMALLEST:
+            raise DataError(
+                f"{photo.path} is too small to edit: {width} x {height} pixels, "
+                f"at least {SMALLEST} a side are needed."
+            )
+        self._pixels[photo.sha256] = pixels
+        while len(self._pixels) > 1 and sum(p.nbytes for p in self._pixels.values()) > CACHE_BYTES:
+            self._pixels.popitem(last=False)
+        return pixels
+
+    def autoencoder(self) -> Autoencoder | None:
+        """The run's autoencoder, loaded when it is first asked for."""
+        if self._autoencoder is None and self.settings.autoencoder is not None:
+            from forgemap.synth.autoencoder import load_autoencoder  # imports torch
+
+            self._autoencoder = load_autoencoder(self.settings.autoencoder)
+        return self._autoencoder
+
+    def donors_of(self, photo: Photo) -> list[Photo]:
+        """A shortlist of other photos of the same split, so that few have to be decoded."""
+        others = self._splits[split_of(photo.sha256)]
+        rng = _rng(self.settings.seed, photo, "donors")
+        chosen = rng.choice(len(others), min(DONORS_PER_PHOTO + 1, len(others)), replace=False)
+        return [others[i] for i in chosen if others[i] != photo][:DONORS_PER_PHOTO]
+
+    def method_of(self, photo: Photo, index: int, donors: bool) -> str:
+        """Every method in turn, in an order of the photo's own."""
+        names = [name for name in self.settings.methods if donors or name not in NEED_DONOR]
+        if not names:
+            raise DataError(
+                f"{photo.path}: {' and '.join(self.settings.methods)} need a second photo of the "
+                f"split {split_of(photo.sha256)!r}."
+            )
+        order = _rng(self.settings.seed, photo, "methods").permutation(len(names))
+        return names[order[index % len(names)]]
+
+    def run(self, task: Task) -> tuple[list[dict[str, Any]], list[str]]:
+        rows: list[dict[str, Any]] = []
+        problems: list[str] = []
+        try:
+            pixels = self.load(task.photo)
+        except ForgemapError as error:
+            # Counted once per photo, not once per task.
+            return [], [str(error)] if 0 in task.indices else []
+        for index in task.indices:
+            try:
+                rows += self.make(task.photo, pixels, index)
+            except ForgemapError as error:
+                problems.append(f"edit {index} of {task.photo.path}: {error}")
+        return rows, problems
+
+    def make(self, photo: Photo, pixels: np.ndarray, index: int) -> list[dict[str, Any]]:
+        """Write edit `index` of a photo, and its twin; their rows."""
+        settings = self.settings
+        shortlist = self.donors_of(photo)
+        method = self.method_of(photo, index, bool(shortlist))
+
+        def donor(rng: np.random.Generator) -> tuple[str, np.ndarray]:
+            for i in rng.permutation(len(shortlist)):
+                try:
+                    return shortlist[i].sha256[:16], self.load(shortlist[i])
+                except ForgemapError:
+                    continue  # reported where it is a source itself
+            raise DataError("none of the photos to take a region from can be read")
+
+        context = Context(
+            donor=donor if shortlist else None,
+            autoencoder=self.autoencoder(),
+            area=settings.area,
+        )
+        ready, before = prepare(
+            pixels, _rng(settings.seed, photo, index, "prepare"),
+            crop=settings.crop, vary=settings.vary,
+        )  # fmt: skip
+        edit = _apply(method, ready, _rng(settings.seed, photo, index, "edit"), context)
+        variants = [(method, edit)]
+        if settings.has_twin(index):
+            variants.append((UNTOUCHED, Edit(ready, np.zeros(ready.shape[:2], np.uint8))))
+        rows = []
+        for name, variant in variants:
+            data, suffix, mask, after = finish(
+                variant, _rng(settings.seed, photo, index, "finish"), vary=settings.vary
+            )
+            stem = f"{photo.sha256[:16]}-{index:04d}-{name}"
+            image_file = f"images/{stem}{suffix}"
+            mask_file = None if name == UNTOUCHED else f"masks/{stem}.png"
+            if mask_file is not None:
+                _write(settings.out / mask_file, encode_png(mask))
+            _write(settings.out / image_file, data)
+            rows.append(
+                {
+                    "image": image_file,
+                    "mask": mask_file,
+                    "source": photo.path,
+                    "source_sha256": photo.sha256,
+                    "split": split_of(photo.sha256),
+                    "method": name,
+                    "parameters": {
+                        "index": index,
+                        "area": round(float((mask > 0).mean()), 5),
+                        **before, **variant.parameters, **after,
+                    },
+                    "seed": settings.seed,
+                }
+            )  # fmt: skip
+        return rows
+
+
+def _apply(method: str, pixels: np.ndarray, rng: np.random.Generator, context: Context) -> Edit:
+    """The edit; tried elsewhere where it changed next to nothing (a blur of a clear sky)."""
+    for _ in range(TRIES):
+        try:
+            edit = METHODS[method](pixels, rng, context)
+        except cv2.error:  # OpenCV's solvers refuse some odd shapes
+            continue
+        inside = edit.mask > 0
+        if inside.any():
+            changed = (edit.pixels[inside] != pixels[inside]).any(axis=-1)
+            if changed.mean() >= LEAST_CHANGED:
+                return edit
+    raise DataError(f"{method} found no region that it would change")
+
+
+def _rng(seed: int, photo: Photo, *purpose: int | str) -> np.random.Generator:
+    """Random numbers of their own for each photo, edit and purpose."""
+    words = [int.from_bytes(str(word).encode(), "big") for word in purpose]
+    return np.random.default_rng([seed, int(photo.sha256, 16), *words])
+
+
+def _write(path: Path, data: bytes) -> None:
+    beside = path.with_name(path.name + ".tmp")
+    beside.write_bytes(data)
+    os.replace(beside, path)
+
+
+_worker: _Worker | None = None
+
+
+def set_up(settings: Settings) -> None:
+    """Prepare this process to run tasks."""
+    global _worker
+    if multiprocessing.parent_process() is not None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops its workers itself
+    cv2.setNumThreads(1)
+    _worker = _Worker(settings)
+
+
+def run_task(task: Task) -> tuple[list[dict[str, Any]], list[str]]:
+    """The rows of the files that were written, and a sentence for each that could not be."""
+    assert _worker is not None
+    if _worker.settings.autoencoder is not None:
+        import torch
+
+        torch.set_num_threads(1)
+    return _worker.run(task)
+
+
+@contextmanager
+def single_thread(with_torch: bool) -> Iterator[None]:
+    """One thread for OpenCV and torch, so that results do not depend on the machine's cores."""
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    torch_threads = 0
+    if with_torch:
+        import torch
+
+        torch_threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(threads)
+        if torch_threads:
+            torch.set_num_threads(torch_threads)

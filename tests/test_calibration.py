@@ -1,0 +1,95 @@
+"""Thresholds are chosen on held-out pictures so that the stated limits hold there."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from forgemap.detector import Detector
+from forgemap.errors import DataError
+from forgemap.evaluate.calibration import (
+    SHIFTS,
+    Limits,
+    Observation,
+    calibrate,
+    choose_shift,
+    fit_score,
+    worst_quantile,
+)
+
+
+def manifest(folder: Path, split: str, count: int = 8) -> Path:
+    """Noisy pictures, every second one with a smooth square."""
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    rows = []
+    for i in range(count):
+        pixels = rng.integers(0, 255, (64, 80, 3), dtype=np.uint8)
+        mask = np.zeros((64, 80), np.uint8)
+        if i % 2:
+            mask[16:48, 16:60] = 255
+            pixels[mask > 0] = cv2.GaussianBlur(pixels, (0, 0), 3)[mask > 0]
+            cv2.imwrite(str(folder / f"{i}_mask.png"), mask)
+        cv2.imwrite(str(folder / f"{i}.png"), pixels)
+        row = {"image": f"{i}.png", "mask": f"{i}_mask.png" if i % 2 else None, "split": split}
+        row |= {"source": f"{i}.jpg", "source_sha256": f"{i:064x}", "parameters": {}, "seed": i}
+        rows.append(row | {"method": "blur" if i % 2 else "none"})
+    (folder / "manifest.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+def observation(group: str, overlap: float, flagged: float) -> Observation:
+    edited = group != "untouched"
+    better = np.linspace(0, overlap, len(SHIFTS)) if edited else np.zeros(0)
+    return Observation(group, "a", edited, better, np.linspace(0, flagged, len(SHIFTS)), {})
+
+
+def test_calibration_is_written_into_the_model_and_used(tmp_path: Path, model_folder: Path) -> None:
+    import shutil
+
+    model = shutil.copytree(model_folder, tmp_path / "model")
+    data = manifest(tmp_path / "data", "val")
+    decision = calibrate(model, [str(data)])
+    assert Detector.load(model).decision == decision
+    assert "8" not in decision.calibrated_on.split("from")[0]  # 4 edited and 4 untouched
+    assert "4 edited and 4 untouched" in decision.calibrated_on
+
+
+def test_the_split_that_was_trained_on_is_not_calibrated_on(
+    tmp_path: Path, model_folder: Path
+) -> None:
+    data = manifest(tmp_path / "data", "train")
+    with pytest.raises(DataError, match="val split must hold edited and untouched"):
+        calibrate(model_folder, [str(data)])
+
+
+def test_the_mask_threshold_keeps_untouched_area_within_the_limit() -> None:
+    seen = [observation("splice", 0.9, 0.9), observation("untouched", 0, 0.1)]
+    shift = choose_shift(seen, Limits(flagged=0.02))
+    index = int(np.argmin(np.abs(SHIFTS - shift)))
+    assert seen[1].flagged[index] <= 0.02
+    looser = choose_shift(seen, Limits(flagged=0.05))
+    assert looser > shift, "a looser limit lets more be marked, since that overlaps better here"
+
+
+def test_one_bad_group_decides_the_threshold() -> None:
+    scores = np.concatenate([np.linspace(0, 0.3, 100), np.linspace(0.5, 0.9, 100)])
+    groups = ["web"] * 100 + ["camera"] * 100
+    threshold = worst_quantile(scores, groups, 0.02)
+    camera = scores[100:]
+    assert np.mean(camera >= threshold) <= 0.02
+    assert worst_quantile(scores[:100], groups[:100], 0.02) < 0.31
+
+
+def test_scores_for_thresholds_come_from_fits_that_did_not_see_the_photo() -> None:
+    rng = np.random.default_rng(0)
+    table = rng.standard_normal((60, 20))  # pure noise: a fit can only learn by heart
+    edited = np.arange(60) % 2 == 0
+    weights, bias, held_out = fit_score(table, edited, [f"{i // 4}" for i in range(60)])
+    seen = 1 / (1 + np.exp(-(table @ weights + bias)))
+    assert np.mean((seen > 0.5) == edited) > 0.7
+    assert np.mean((held_out > 0.5) == edited) < 0.7
