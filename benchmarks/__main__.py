@@ -20,7 +20,8 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import bench_metrics
-from benchmarks.timing import Measured, machine, measure
+from benchmarks.timing import Measured, measure
+from forgemap.evaluate.facts import machine
 
 BENCHMARKS = {"metrics": bench_metrics.cases}
 HERE = Path(__file__).parent
@@ -41,7 +42,7 @@ def main() -> int:
     chosen = [arguments.only] if arguments.only else list(BENCHMARKS)
     rounds = 7 if arguments.quick else 15
     rows = [measure(case, rounds) for name in chosen for case in BENCHMARKS[name](arguments.quick)]
-    facts = machine()
+    facts = {**machine(), "load": os.getloadavg()[0]}
     Console(width=120).print(_table(rows, facts))
 
     text = json.dumps({**facts, "rows": [row.to_dict() for row in rows]}, indent=1)
@@ -53,9 +54,7 @@ def main() -> int:
 
 
 def _table(rows: list[Measured], facts: dict[str, object]) -> Table:
-    caption = (
-        f"{facts['date']}, {facts['processor']}, one thread; spread: quartiles over the rounds"
-    )
+    caption = f"{facts['date']}, {facts['processor']}; CPU time on one thread; spread: quartiles"
     table = Table("case", "ours", "literal", "ratio", "spread", "target", caption=caption)
     for row in rows:
         met = (

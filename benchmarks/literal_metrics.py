@@ -1,8 +1,8 @@
 """literal_metrics.py: pixel metrics written straight from their definitions, a sort for each.
 
 Two forms, both slow on purpose, to measure the library's against: `with_torch` has the structure of
-DeCLIP's published evaluation (pooling as erosion, torch.argsort, torchmetrics), `with_sklearn` the
-one that most people would write (scipy's filters, scikit-learn's curves).
+DeCLIP's published evaluation (pooling as erosion, a torch sort for F1 and one for AP),
+`with_sklearn` the one that most people would write (scipy's filters, scikit-learn's curves).
 Both return iou, f1_fixed, f1_best, ap.
 """
 
@@ -13,7 +13,6 @@ import torch
 import torch.nn.functional as F
 from scipy.ndimage import maximum_filter, minimum_filter
 from sklearn.metrics import average_precision_score, f1_score, precision_recall_curve
-from torchmetrics import AveragePrecision, ConfusionMatrix
 
 
 def with_torch(prob: np.ndarray, mask: np.ndarray) -> dict[str, float]:
@@ -37,15 +36,20 @@ def with_torch(prob: np.ndarray, mask: np.ndarray) -> dict[str, float]:
     best = (2 * tp / (2 * tp + fp + fn)).max()
 
     scored = (positives | negatives).flatten()
-    confusion = ConfusionMatrix(task="binary")(
-        predicted.flatten()[scored].int(), truth.flatten()[scored].int()
-    )
-    (_, fp_fixed), (fn_fixed, tp_fixed) = confusion
+    pairs = 2 * truth.flatten()[scored].long() + predicted.flatten()[scored]
+    _, fp_fixed, fn_fixed, tp_fixed = torch.bincount(pairs, minlength=4)
+
+    order = torch.argsort(prediction.flatten(), descending=True)
+    values, hits = prediction.flatten()[order], truth.flatten()[order]
+    last = F.pad(values[1:] != values[:-1], (0, 1), value=True)
+    tp, seen = hits.double().cumsum(0)[last], torch.arange(1, hits.numel() + 1)[last]
+    precision, recall = tp / seen, tp / tp[-1]
+    ap = (recall.diff(prepend=recall.new_zeros(1)) * precision).sum()
     return {
         "iou": float(intersection / union),
         "f1_fixed": float(2 * tp_fixed / (2 * tp_fixed + fp_fixed + fn_fixed)),
         "f1_best": float(best),
-        "ap": float(AveragePrecision(task="binary")(prediction.flatten(), truth.flatten().int())),
+        "ap": float(ap),
     }
 
 

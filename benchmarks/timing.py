@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import platform
 import statistics
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from datetime import datetime, timezone
-from importlib.metadata import version
-from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -26,7 +21,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Measured:
-    """Times in seconds (medians) and literal / ours: its median and quartiles over the rounds."""
+    """CPU seconds (medians), and literal / ours: its median and quartiles over the rounds."""
 
     name: str
     ours: float
@@ -42,16 +37,20 @@ class Measured:
 
 
 def measure(case: Case, rounds: int) -> Measured:
-    """Check the case, then time both sides in turns; the order within a round alternates."""
+    """Check the case, then time both sides in turns; the order within a round alternates.
+
+    The time is this process's CPU time (both sides run on one thread): on a busy machine the wall
+    clock would charge the longer side for the waiting.
+    """
     case.check()
     case.ours(), case.literal()
     ours, literal = [], []
     for turn in range(rounds):
         pairs = [(ours, case.ours), (literal, case.literal)]
         for times, function in pairs if turn % 2 else reversed(pairs):
-            begin = time.perf_counter()
+            begin = time.process_time()
             function()
-            times.append(time.perf_counter() - begin)
+            times.append(time.process_time() - begin)
     ratios = [slow / fast for slow, fast in zip(literal, ours, strict=True)]
     low, middle, high = statistics.quantiles(ratios, n=4)
     return Measured(
@@ -64,35 +63,3 @@ def measure(case: Case, rounds: int) -> Measured:
         rounds,
         case.target,
     )
-
-
-def machine() -> dict[str, object]:
-    """What a reader needs to judge a number: the date, the processor, the cores, the versions."""
-    packages = (
-        "numpy",
-        "scipy",
-        "opencv-contrib-python-headless",
-        "scikit-learn",
-        "torch",
-        "torchmetrics",
-    )
-    return {
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "processor": _processor(),
-        "cores": os.cpu_count(),
-        "load": os.getloadavg()[0],
-        "system": platform.platform(),
-        "python": platform.python_version(),
-        "versions": {name: version(name) for name in packages},
-    }
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    facts = dict(line.split(":", 1) for line in lines if ":" in line)
-    facts = {key.strip(): value.strip() for key, value in facts.items()}
-    family = f"family {facts.get('cpu family', '?')} model {facts.get('model', '?')}"
-    return f"{facts.get('model name', platform.processor())} ({family})"

@@ -136,6 +136,12 @@ def test_outputs_of_an_earlier_run_are_not_taken_for_photographs(forgemap, photo
     assert len(json.loads(result.stdout)) == 1
 
 
+def test_outputs_may_lie_beside_or_above_the_photographs(forgemap, photos, model_folder):
+    for out in (".", photos, photos):
+        result = forgemap("analyze", photos, "--model", model_folder, "--out", out, "--json")
+        assert len(json.loads(result.stdout)) == 3
+
+
 def test_other_files_in_the_output_folder_stay(forgemap, photos, model_folder):
     Path("out").mkdir()
     Path("out/notes.txt").write_text("mine")
@@ -159,6 +165,9 @@ def test_pictures_of_the_same_name_do_not_overwrite_each_other():
         (["analyze", "PHOTOS", "--model", "MODEL", "--out", "PHOTOS/a.png"], "a.png"),
         (["synth", "PHOTOS", "--out", "edits", "--methods", "magic"], "magic"),
         (["synth", "PHOTOS", "--out", "edits", "--area", "half"], "half"),
+        (["evaluate", "MODEL", "nowhere"], "nowhere"),
+        (["evaluate", "MODEL", "PHOTOS", "--recompress", "low"], "low"),
+        (["calibrate", "MODEL", "nowhere"], "nowhere"),
     ],
 )
 def test_mistakes_are_one_sentence_that_names_them(
@@ -181,6 +190,35 @@ def test_mistake_goes_to_stderr_without_traceback_and_with_exit_code_2(photos, t
     assert stdout == ""
     assert stderr.startswith("forgemap: ")
     assert len(stderr.splitlines()) == 1
+
+
+def test_synth_then_evaluate(forgemap, photos, model_folder):
+    pytest.importorskip("scipy", reason="needs the extra `evaluate`")
+    result = forgemap(
+        *("synth", photos, "--out", "edits", "--methods", "copy_move,noise", "--untouched"),
+        *("--area", "0.05,0.3", "--seed", "3"),
+    )
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout.strip() == "edits/manifest.jsonl"
+    rows = [json.loads(line) for line in Path("edits/manifest.jsonl").read_text().splitlines()]
+    assert {row["method"] for row in rows} <= {"copy_move", "noise", "none"}
+
+    result = forgemap("evaluate", model_folder, "edits", "--recompress", "80", "--json")
+    assert result.exit_code == 0, result.stderr
+    results = json.loads(result.stdout)
+    assert len(results["rows"]) == 2 * len(rows)
+    table = forgemap("evaluate", model_folder, "edits", "--limit", "4").stdout
+    assert "IoU" in table
+
+
+def test_train_passes_its_flags_on(forgemap):
+    pytest.importorskip("lightning_fabric", reason="needs the extra `train`")
+    result = forgemap("train", "localizer", "--help")
+    assert result.exit_code == 0
+    assert "--weight-decay" in result.stdout
+    result = forgemap("train", "localizer", "--data", "nowhere", "--crop", "33")
+    assert isinstance(result.exception, ForgemapError)
+    assert "crop is 33" in str(result.exception)
 
 
 def test_wrong_option_is_a_usage_error_with_exit_code_2(forgemap):
@@ -231,7 +269,7 @@ def test_help_and_version_are_quick_and_need_no_torch():
 
 
 def test_every_subcommand_has_help(forgemap):
-    for name in ("analyze", "demo", "synth", "evaluate", "version", "train"):
+    for name in ("analyze", "demo", "synth", "evaluate", "calibrate", "version", "train"):
         result = forgemap(name, "--help")
         assert result.exit_code == 0
         assert name in result.stdout

@@ -27,8 +27,8 @@ def golden_files() -> list[Path]:
         for place in (folder / "declip", folder):
             if files := sorted(place.glob("*.safetensors")):
                 return files
-    if named:
-        raise FileNotFoundError(f"FORGEMAP_GOLDEN={named}: holds no declip/*.safetensors")
+    if named and not Path(named).is_dir():
+        raise FileNotFoundError(f"FORGEMAP_GOLDEN={named}: no such folder")
     return []
 
 

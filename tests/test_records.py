@@ -52,7 +52,7 @@ def test_manifest_is_read_from_its_file_and_from_its_folder(tmp_path: Path) -> N
 
 
 def test_missing_manifest_is_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="No manifest at .*manifest.jsonl"):
+    with pytest.raises(DataError, match=r"No manifest at .*manifest.jsonl"):
         read_manifest(tmp_path)
 
 

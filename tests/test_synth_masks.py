@@ -69,7 +69,7 @@ def test_segment_follows_the_objects_of_the_picture() -> None:
 
 
 def test_unknown_kind_lists_the_kinds() -> None:
-    with pytest.raises(DataError, match="'star'.*blob, polygon, strokes, box, ellipse, segment"):
+    with pytest.raises(DataError, match=r"'star'.*blob, polygon, strokes, box, ellipse, segment"):
         random_mask(picture(), np.random.default_rng(0), kinds=["star"])
 
 

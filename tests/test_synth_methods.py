@@ -71,9 +71,7 @@ class TestEveryMethod:
             inside = edit.mask > 0
             assert (edit.pixels[inside] != PHOTO[inside]).any(axis=1).mean() > 0.2
 
-    def test_same_seed_same_bytes_and_other_seeds_others(
-        self, method: str
-    ) -> None:
+    def test_same_seed_same_bytes_and_other_seeds_others(self, method: str) -> None:
         first = edits(method)[:4]
         again = [METHODS[method](PHOTO, np.random.default_rng(s), context()) for s in range(4)]
         for one, two in zip(first, again, strict=True):
@@ -105,7 +103,9 @@ def first_with(method: str, wanted: Callable[[dict], bool]) -> Edit:
 def test_splice_without_processing_shows_the_donors_own_pixels() -> None:
     edit = first_with(
         "splice",
-        lambda p: p["scale"] == 1 and p["feather"] == 0 and not {"colour_match", "donor_jpeg"} & {*p},
+        lambda p: (
+            p["scale"] == 1 and p["feather"] == 0 and not {"colour_match", "donor_jpeg"} & {*p}
+        ),
     )
     donor = DONORS[int(edit.parameters["donor"])]
     known = {tuple(pixel) for pixel in donor.reshape(-1, 3)}
@@ -201,5 +201,5 @@ def test_methods_are_chosen_by_name_and_by_what_is_possible() -> None:
     assert choose_methods(["blur", "splice"], autoencoder=False) == ["splice", "blur"]
     with pytest.raises(DataError, match=r"'morph'.*splice, splice_poisson.*jpeg_region"):
         choose_methods(["morph"], autoencoder=False)
-    with pytest.raises(DataError, match="latent_edit needs an autoencoder.*--autoencoder"):
+    with pytest.raises(DataError, match=r"latent_edit needs an autoencoder.*--autoencoder"):
         choose_methods(["latent_edit"], autoencoder=False)

@@ -45,7 +45,6 @@ _MAGIC = {
     "BMP": (b"BM",),
     "TIFF": (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"),  # the last two: BigTIFF
 }
-_PNG_END = b"IEND\xaeB`\x82"
 _HEIC_BRANDS = {b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1"}
 
 # EXIF and TIFF tags (TIFF 6.0; EXIF 2.32).
@@ -104,7 +103,7 @@ def decode_bytes(data: bytes, name: str, max_pixels: int) -> Decoded:
             return _decode_tiff(data, name, max_pixels)
         im = _open(data, format)
         decoded = _decode(im, format, name, max_pixels)
-        if format == "PNG" and _PNG_END not in data:  # the one cut that Pillow lets pass
+        if format == "PNG" and b"IEND\xaeB`\x82" not in data:  # a cut that Pillow lets pass
             raise EOFError
         return decoded
     except Exception as error:  # on damaged bytes the readers raise nearly every class there is
@@ -273,20 +272,17 @@ def _frame_notes(im: PILImage.Image, format: str) -> list[str]:
     if format == "JPEG" and "mp" in im.info:
         return ["the main one of several pictures (MPO)"]
     count = getattr(im, "n_frames", 1)
-    if count == 1:
-        return []
-    if format == "HEIC":
-        return [f"the main one of {count} pictures"]
-    return [f"first of {count} {'pages' if format == 'TIFF' else 'frames'}"]
+    words = {"HEIC": "the main one of {} pictures", "TIFF": "first of {} pages"}
+    return [words.get(format, "first of {} frames").format(count)] if count > 1 else []
 
 
 def _is_deep(im: PILImage.Image) -> bool:
     """Whether the file has more than 8 bits per sample, as far as Pillow lets one see."""
-    if im.mode.startswith("I;16"):
-        return True
     if im.format in ("PNG", "TIFF"):  # elsewhere ";16" is a packing, as in 16-bit BMP
-        return any(";16" in str(tile) or ";12" in str(tile) for tile in getattr(im, "tile", ()))
-    return im.info.get("bit_depth", 8) > 8
+        return im.mode.startswith("I;16") or any(
+            ";16" in str(tile) or ";12" in str(tile) for tile in getattr(im, "tile", ())
+        )
+    return im.mode.startswith("I;16") or im.info.get("bit_depth", 8) > 8
 
 
 def _valid_orientation(value: Any, notes: list[str]) -> int:

@@ -219,8 +219,9 @@ class ReportWriter:
     def _pictures(self, report: Report, pixels: np.ndarray | None) -> dict[str, str | None]:
         caption = "photo"
         if pixels is None and report.overlay is not None and os.path.isfile(report.overlay):
-            stored = cv2.imdecode(np.fromfile(report.overlay, np.uint8), cv2.IMREAD_COLOR_RGB)
-            pixels, caption = stored, "overlay"
+            stored = cv2.imdecode(np.fromfile(report.overlay, np.uint8), cv2.IMREAD_COLOR)
+            if stored is not None:
+                pixels, caption = cv2.cvtColor(stored, cv2.COLOR_BGR2RGB), "overlay"
         if pixels is None:
             return {"thumb": None, "photo": None, "heat": None, "caption": None}
         small = drawing.shrink(pixels, self.max_side)

@@ -11,6 +11,7 @@ import typer
 from .. import __version__
 from ..errors import ForgemapError
 from .analyze import analyze
+from .calibrate import calibrate
 from .demo import demo
 from .evaluate import evaluate
 from .synth import synth
@@ -29,6 +30,7 @@ app.command()(demo)
 app.command()(synth)
 app.add_typer(train, name="train")
 app.command()(evaluate)
+app.command()(calibrate)
 
 
 @app.command()

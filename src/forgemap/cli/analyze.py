@@ -107,10 +107,15 @@ def analyze(
 
 
 def without_outputs(files: Sequence[Path], named: Sequence[str], out: Path) -> list[Path]:
-    """Leaves out what lies in `out`, unless it was named: an earlier run's maps are no photos."""
+    """Leaves out an earlier run's maps in `out`, which are no photographs, unless named."""
     asked = {Path(path).absolute() for path in named}
-    inside = out.absolute()
-    return [f for f in files if f.absolute() in asked or inside not in f.absolute().parents]
+    maps = (".heatmap.png", ".mask.png", ".overlay.png")
+    return [
+        file
+        for file in files
+        if file.absolute() in asked
+        or not (file.absolute().parent == out.absolute() and file.name.endswith(maps))
+    ]
 
 
 def exit_code(reports: Sequence[Report]) -> int:

@@ -1,1 +1,1 @@
-"""evaluate: how well a model finds and locates edits; measured, with intervals, never pooled only."""
+"""evaluate: how well a model finds and locates edits, with intervals, per method and overall."""

@@ -9,7 +9,15 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("forgemap", "torch", "numpy", "opencv-contrib-python-headless", "pillow", "scipy")
+PACKAGES = (
+    "forgemap",
+    "torch",
+    "numpy",
+    "scipy",
+    "opencv-contrib-python-headless",
+    "pillow",
+    "scikit-learn",
+)
 
 
 def machine() -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""plots.py: pictures of Results, as PNG: IoU of each method, ROC, reliability, robustness curves."""
+"""plots.py: pictures of Results as PNG: IoU per method, ROC, reliability, robustness curves."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .robustness import GRIDS
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#999999")
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#999999", "#8c510a")
 
 
 def save_all(results: Results, folder: Path) -> list[Path]:
@@ -64,9 +64,8 @@ def roc(results: Results, axes: Axes) -> None:
         thresholds = np.unique(np.concatenate((untouched, edited, [2.0])))[::-1]
         false = 1 - np.searchsorted(untouched, thresholds) / untouched.size
         true = 1 - np.searchsorted(edited, thresholds) / edited.size
-        style = {"color": COLOURS[number % len(COLOURS)], "lw": 2.5 if group.name == ALL else 1.2}
-        area = group["image_auc"].value
-        axes.plot(false, true, drawstyle="steps-post", label=f"{group.name} ({area:.3f})", **style)
+        label = f"{group.name} ({group['image_auc'].value:.3f})"
+        axes.plot(false, true, drawstyle="steps-post", label=label, **_style(group.name, number))
     axes.plot([0, 1], [0, 1], color="0.7", lw=1, ls="--")
     axes.set(xlabel="untouched pictures judged wrongly", ylabel="edited pictures found")
     axes.legend(title="method (AUC)", fontsize="small")
@@ -98,12 +97,15 @@ def curves(results: Results, change: str, axes: Axes) -> None:
             {g.name: g["iou"].value for g in results.of(v, "method", "overall")}.get(name, np.nan)
             for v in ("as is", *(f"{change} {level:g}" for level in levels))
         ]
-        width = 2.5 if name == ALL else 1.2
-        colour = COLOURS[number % len(COLOURS)]
-        axes.plot(place, values, marker="o", ms=4, lw=width, color=colour, label=name)
+        axes.plot(place, values, marker="o", ms=4, label=name, **_style(name, number))
     axes.set_xticks(place, ["as is", *(f"{level:g}" for level in levels)])
     axes.set(ylim=(0, 1), xlabel=GRIDS[change].unit, ylabel="IoU at 0.5, mean per picture")
     axes.legend(fontsize="small")
+
+
+def _style(name: str, number: int) -> dict[str, Any]:
+    colour = "black" if name == ALL else COLOURS[number % len(COLOURS)]
+    return {"color": colour, "lw": 2.2 if name == ALL else 1.2}
 
 
 def _curve_of(results: Results, change: str) -> Callable[[Any], None]:

@@ -23,19 +23,28 @@ Row = dict[str, Any]  # see benchmark.measure for what it holds
 
 ALL = "all methods"
 UNTOUCHED = "untouched"
-JUDGED = {"judged_manipulated": VERDICTS[2], "judged_inconclusive": VERDICTS[1],
-          "judged_clear": VERDICTS[0]}  # fmt: skip
 PIXEL = {"iou": "IoU", "f1_fixed": "F1 at 0.5", "f1_best": "F1 best", "ap": "AP", "auc": "AUC"}
 IMAGE = {
     "image_auc": "AUC",
     "accuracy": "accuracy",
     "balanced_accuracy": "balanced",
-    "tpr_at_fpr_1": "TPR at 1% FPR",
-    "tpr_at_fpr_5": "TPR at 5% FPR",
-    "ece": "calibr. error",
+    "tpr_at_fpr_1": "TPR, FPR 1%",
+    "tpr_at_fpr_5": "TPR, FPR 5%",
+    "ece": "ECE",
 }
-NAMES = {"judged_manipulated": "manipulated", "judged_inconclusive": "inconclusive",
-         "judged_clear": "no sign"}  # fmt: skip
+VERDICT = {
+    "judged_manipulated": "manipulated",
+    "judged_inconclusive": "inconclusive",
+    "judged_clear": "no sign",
+    "flagged": "area flagged",
+    "flagged_max": "at most",
+}
+FOLDER = {"iou": "IoU", "flagged": "untouched area flagged", "alarms": "untouched manipulated"}
+JUDGED = {
+    "judged_manipulated": VERDICTS[2],
+    "judged_inconclusive": VERDICTS[1],
+    "judged_clear": VERDICTS[0],
+}
 NONE = Interval(math.nan, math.nan, math.nan)
 
 
@@ -45,7 +54,7 @@ class Group:
 
     variant: str
     kind: str
-    """"method", "overall" (all methods pooled), "untouched", or "folder" (of the source photos)."""
+    """One of "method", "overall" (methods pooled), "untouched", "folder" (of the source photos)."""
     name: str
     pictures: int
     photos: int
@@ -56,7 +65,10 @@ class Group:
         return self.values.get(metric, NONE)
 
     def to_dict(self) -> dict[str, Any]:
-        values = {name: [_json(number) for number in value] for name, value in self.values.items()}
+        values = {
+            name: [None if math.isnan(n) else n for n in value]
+            for name, value in self.values.items()
+        }
         return {**vars(self), "values": values}
 
 
@@ -94,8 +106,8 @@ class Results:
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON object of results.json; NaN (undefined) is null."""
-        rows = [{name: _json(value) for name, value in row.items()} for row in self.rows]
-        return {**self.facts, "groups": [g.to_dict() for g in self.groups], "rows": rows}
+        groups = [group.to_dict() for group in self.groups]
+        return {**self.facts, "groups": groups, "rows": self.rows}
 
     def save(self, folder: str | Path) -> Path:
         """Write results.json, which appears whole or not at all.
@@ -123,21 +135,18 @@ class Results:
         return made
 
     def _block(self, variant: str) -> list[Table]:
-        edited, judged = self.of(variant, "method", "overall"), {**IMAGE, **NAMES}
-        untouched, folders = self.of(variant, "untouched"), self.of(variant, "folder")
-        title, alarms = f"pictures {variant}", {"flagged": "area flagged", "flagged_max": "most"}
-        made = []
+        edited = self.of(variant, "method", "overall")
+        everything = self.of(variant, "method", "overall", "untouched")
+        folders = self.of(variant, "folder")
+        made = [_table(f"Verdicts, pictures {variant}", "method", everything, VERDICT)]
         if edited:
-            made.append(_table(f"Where: pixels, {title}", "method", edited, PIXEL))
-            made.append(_table(f"Whether: images, {title}", "method", edited, judged))
-        if untouched:
-            made.append(_table(f"False alarms, {title}", "", untouched, {**alarms, **NAMES}))
+            where = _table(f"Where: pixels of edited pictures, {variant}", "method", edited, PIXEL)
+            made.insert(0, where)
+        if edited and self.of(variant, "untouched"):
+            title = f"Whether: edited against untouched pictures, {variant}"
+            made.insert(1, _table(title, "method", edited, IMAGE))
         if len(folders) > 1:
-            columns = {"iou": "IoU", "flagged": "untouched area flagged",
-                       "alarms": "untouched judged manipulated"}  # fmt: skip
-            made.append(
-                _table(f"By folder of the source photos, {title}", "folder", folders, columns)
-            )
+            made.append(_table(f"By folder of the source photos, {variant}", "", folders, FOLDER))
         return made
 
     def _overview(self) -> Table:
@@ -250,8 +259,3 @@ def _cell(value: Interval) -> str:
 
 def _number(value: float) -> str:
     return "–" if math.isnan(value) else f"{value:.3f}"
-
-
-def _json(value: Any) -> Any:
-    """NaN is not JSON."""
-    return None if isinstance(value, float) and math.isnan(value) else value

@@ -56,7 +56,7 @@ def resize(pixels: Pixels, factor: float, rng: np.random.Generator) -> Changed:
 
 @dataclass(frozen=True)
 class Grid:
-    """A change and the levels at which it is measured, mildest first."""
+    """A change and the levels at which it is measured."""
 
     change: Callable[[Pixels, float, np.random.Generator], Changed]
     levels: tuple[float, ...]
@@ -71,7 +71,7 @@ GRIDS = {
     "blur": Grid(blur, (0.5, 1, 1.5, 2, 3, 4), "blur sigma (pixels)"),
     "blur_kernel": Grid(blur_kernel, (3, 7, 11, 15, 19, 23), "blur kernel (pixels)"),
     "noise": Grid(noise, (3, 7, 11, 15, 19, 23), "noise variance"),
-    "resize": Grid(resize, (0.75, 0.5, 1.5, 2), "factor of resizing"),
+    "resize": Grid(resize, (0.5, 0.75, 1.5, 2), "factor of resizing"),
 }
 
 

@@ -105,15 +105,20 @@ def _tiled(
 
 
 def _spans(cells: int, scale: int) -> Iterator[tuple[slice, np.ndarray]]:
-    """Overlapping spans that cover [0, cells), with weights that fall towards the cuts."""
+    """Overlapping spans that cover [0, cells), with the weight of each position in the blend.
+
+    In an overlap the third next to the cut, where the tile sees padding, has no weight; over the
+    middle third one tile gives way to the other.
+    """
     for start in range(0, max(1, cells - OVERLAP), TILE - OVERLAP):
         stop = min(start + TILE, cells)
         position = (np.arange((stop - start) * scale, dtype=np.float32) + 0.5) / (OVERLAP * scale)
-        weights = np.ones_like(position)
+        ramp = (3 * position - 1).clip(0, 1)
+        weights = np.ones_like(ramp)
         if start > 0:
-            weights = np.minimum(weights, position)
+            weights = np.minimum(weights, ramp)
         if stop < cells:
-            weights = np.minimum(weights, position[::-1])
+            weights = np.minimum(weights, ramp[::-1])
         yield slice(start, stop), weights
 
 
@@ -142,20 +147,28 @@ def load_autoencoder(source: str | Path) -> Autoencoder:
 def _load_taef2(folder: Path) -> Autoencoder:
     networks = []
     for name, build in zip(TAEF2_FILES, (taef2_encoder, taef2_decoder), strict=True):
+        file = folder / name
         try:
-            state = torch.load(folder / name, map_location="cpu", weights_only=True)
-            first = state["0.weight" if build is taef2_encoder else "1.weight"]
-            last = state["14.weight"] if build is taef2_encoder else first
-            latents = last.shape[0] if build is taef2_encoder else first.shape[1]
-            network = build(first.shape[0], latents)
+            state = torch.load(file, map_location="cpu", weights_only=True)
+        except Exception:  # torch raises nearly every class there is, with advice to trust the file
+            raise ModelError(f"{file} is damaged or is no file of plain weights.") from None
+        try:
+            # Sizes from the tensors: (width, 3, ...) ... (latents, width, ...), or the reverse.
+            width, latents = (
+                (len(state["0.weight"]), len(state["14.weight"]))
+                if build is taef2_encoder
+                else state["1.weight"].shape[:2]
+            )
+            network = build(width, latents)
             network.load_state_dict(state, strict=True)
-        except Exception as error:  # whatever torch makes of a file that is not such weights
-            reason = str(error).splitlines()[0]
-            raise ModelError(f"{folder / name} does not hold TAEF2's weights: {reason}") from None
+        except (KeyError, TypeError, AttributeError, RuntimeError) as error:
+            reason = " ".join(str(error).split())
+            raise ModelError(f"{file} does not hold TAEF2's weights: {reason}") from None
+        network.float().eval()
         for parameter in network.parameters():
-            if parameter.ndim == 4:  # half as long on the CPU
+            if parameter.ndim == 4:  # faster on a CPU
                 parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
-        networks.append(network.float().eval())
+        networks.append(network)
     return Autoencoder(networks[0], networks[1], str(folder))
 
 

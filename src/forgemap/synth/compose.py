@@ -208,6 +208,8 @@ def _open_journal(settings: Settings, split: str | None) -> dict[str, dict[str, 
             _write(journal, json.dumps(described) + "\n")
         for name in ("images", "masks"):
             (out / name).mkdir(exist_ok=True)
+            for torn in (out / name).glob("*.tmp"):
+                torn.unlink()
         text = journal.read_text(encoding="utf-8")
     except OSError as error:
         raise DataError(f"{out} cannot be used: {error.strerror or error}.") from None

@@ -92,8 +92,8 @@ def _crop(pixels: np.ndarray, rng: np.random.Generator, side: int) -> tuple[np.n
     height, width = pixels.shape[:2]
     parameters: Parameters = {}
     factor, kernel = 1.0, ""
-    if max(height, width) > 1.5 * side and rng.random() < 0.5:
-        least = min(1.0, side / min(height, width))
+    if max(height, width) > 1.5 * side and min(height, width) > side and rng.random() < 0.5:
+        least = side / min(height, width)
         factor = math.exp(rng.uniform(math.log(least), 0))
         kernel = str(rng.choice(list(RESIZERS)))
         parameters["downscale"] = [round(factor, 4), kernel]

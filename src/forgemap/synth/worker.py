@@ -32,6 +32,7 @@ DONORS_PER_PHOTO = 8
 CACHE_BYTES = 400_000_000
 TRIES = 5
 LEAST_CHANGED = 0.1  # share of the masked pixels that an edit must change to count as one
+LEAST_LEFT = 0.5  # share of the smallest area that feathering may leave
 
 
 @dataclass(frozen=True)
@@ -134,8 +135,8 @@ class _Worker:
         names = [name for name in self.settings.methods if donors or name not in NEED_DONOR]
         if not names:
             raise DataError(
-                f"{photo.path}: {' and '.join(self.settings.methods)} need a second photo of the "
-                f"split {split_of(photo.sha256)!r}."
+                f"{' and '.join(self.settings.methods)} can only be made with a second photo "
+                f"of the split {split_of(photo.sha256)!r}; give more photos or other methods."
             )
         order = _rng(self.settings.seed, photo, "methods").permutation(len(names))
         return names[order[index % len(names)]]
@@ -220,7 +221,7 @@ def _apply(method: str, pixels: np.ndarray, rng: np.random.Generator, context: C
         except cv2.error:  # OpenCV's solvers refuse some odd shapes
             continue
         inside = edit.mask > 0
-        if inside.any():
+        if inside.mean() >= LEAST_LEFT * context.area[0]:
             changed = (edit.pixels[inside] != pixels[inside]).any(axis=-1)
             if changed.mean() >= LEAST_CHANGED:
                 return edit

@@ -43,7 +43,7 @@ class LocalizerConfig:
     out: str = described("runs/localizer", "Folder of the run: checkpoints, curves, model.")
     architecture: str = described("tracenet", "tracenet or declip.")
     backbone: str = described("vit", "DeCLIP: vit, rn50, vit+rn50 or xception.")
-    layer: str = described("layer20", "DeCLIP: the layer whose features are decoded.")
+    layer: str = described("", "DeCLIP: the layer that is decoded, as layer20 for the vit.")
     decoder: str = described("conv-20", "DeCLIP: linear, attention, conv-4, conv-12 or conv-20.")
     model: dict[str, Any] = described({}, "Further arguments of the network (sizes), by name.")
     init: str = described("", "Model folder whose weights to start from.")
@@ -99,7 +99,8 @@ class LocalizerConfig:
         """What `models.build.build` is given."""
         config: dict[str, Any] = {"architecture": self.architecture, **self.model}
         if self.architecture == "declip":
-            config |= {"backbone": self.backbone, "layer": self.layer, "decoder": self.decoder}
+            config |= {"backbone": self.backbone, "decoder": self.decoder}
+            config |= {"layer": self.layer} if self.layer else {}
         return config
 
     # What may differ between a run and its continuation.
