@@ -2,25 +2,31 @@
 #   make demo    install what is needed and see Forgemap at work on real photographs
 #   make test    the fast tests
 #   make check   format, lint, types and the fast tests
+#   make bench   ratios to literal implementations, measured side by side
 #   make clean   remove the environment and what the commands above wrote
 
 PYTHON ?= python3
 BIN := .venv/bin
+# Two processes, each with one thread for the networks.
+TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 PIP := $(BIN)/python -m pip --disable-pip-version-check install -qq -c constraints.txt
 
-.PHONY: demo test check format clean
+.PHONY: demo test check bench format clean
 
 demo: .venv/.installed-demo
 	$(BIN)/forgemap demo
 
 test: .venv/.installed-dev
-	$(BIN)/python -m pytest
+	$(TESTS)
 
 check: .venv/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+	$(TESTS)
+
+bench: .venv/.installed-dev
+	$(BIN)/python -m benchmarks
 
 format: .venv/.installed-dev
 	$(BIN)/ruff check --fix .
@@ -34,7 +40,7 @@ format: .venv/.installed-dev
 
 .venv/.installed-dev: pyproject.toml constraints.txt | .venv/bin/python
 	@echo "Installing Forgemap and its development tools (a few minutes the first time) ..."
-	$(PIP) -e ".[dev,synth,train,evaluate]"
+	$(PIP) -e ".[dev,all]"
 	@touch $@ .venv/.installed-demo
 
 .venv/bin/python:

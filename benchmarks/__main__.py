@@ -40,7 +40,7 @@ def main() -> int:
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
     chosen = [arguments.only] if arguments.only else list(BENCHMARKS)
-    rounds = 7 if arguments.quick else 15
+    rounds = 7 if arguments.quick else 9
     rows = [measure(case, rounds) for name in chosen for case in BENCHMARKS[name](arguments.quick)]
     facts = {**machine(), "load": os.getloadavg()[0]}
     Console(width=120).print(_table(rows, facts))

@@ -44,7 +44,8 @@ def measure(case: Case, rounds: int) -> Measured:
     """
     case.check()
     case.ours(), case.literal()
-    ours, literal = [], []
+    ours: list[float] = []
+    literal: list[float] = []
     for turn in range(rounds):
         pairs = [(ours, case.ours), (literal, case.literal)]
         for times, function in pairs if turn % 2 else reversed(pairs):

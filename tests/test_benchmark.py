@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -164,12 +165,19 @@ def test_results_of_another_model_are_not_mixed_in(edited, tmp_path):
     evaluate(Seer(), edited, tmp_path / "out", progress=False)
     other = Seer()
     other.name = "seer@2"
-    with pytest.raises(DataError, match=r"another run \(model was seer@1, is seer@2\)"):
+    with pytest.raises(DataError, match=r"another model"):
         evaluate(other, edited, tmp_path / "out", progress=False)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.txt").write_text("mine")
     with pytest.raises(DataError, match="already holds something else"):
         evaluate(other, edited, tmp_path / "full", progress=False)
+
+
+def test_results_of_other_thresholds_are_not_mixed_in(edited, detector, tmp_path):
+    evaluate(detector, edited, tmp_path / "out", limit=1, progress=False)
+    detector.decision = replace(detector.decision, manipulated_at=0.9)
+    with pytest.raises(DataError, match=r"another decision"):
+        evaluate(detector, edited, tmp_path / "out", limit=1, progress=False)
 
 
 def test_a_picture_that_fails_is_shown_counted_and_tried_again(edited, tmp_path, capsys):

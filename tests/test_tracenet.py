@@ -11,7 +11,7 @@ from forgemap.models.tracenet import Residuals, TraceNet, high_pass_kernels
 @pytest.fixture(scope="module")
 def network() -> TraceNet:
     torch.manual_seed(0)
-    return TraceNet(widths=(4, 6, 8, 8)).eval()
+    return TraceNet(widths=(4, 4, 6, 8, 8)).eval()
 
 
 @pytest.mark.parametrize(("height", "width"), [(16, 16), (17, 31), (64, 100), (129, 95)])
@@ -24,7 +24,7 @@ def test_the_mask_has_the_size_of_the_picture(network: TraceNet, height: int, wi
 
 def test_a_pixel_acts_no_farther_than_the_stated_reach() -> None:
     torch.manual_seed(0)
-    network = TraceNet(widths=(4, 4, 4, 4)).double().eval()
+    network = TraceNet(widths=(4, 4, 4, 4, 4)).double().eval()
     size = 2 * TraceNet.reach + 64
     image = torch.zeros(1, 3, 16, 2 * size, dtype=torch.float64)
     changed = image.clone()
@@ -45,7 +45,7 @@ def test_smooth_ramps_leave_no_residual_and_noise_does() -> None:
 
 
 def test_every_parameter_is_trained() -> None:
-    network = TraceNet(widths=(4, 6, 8, 8)).train()
+    network = TraceNet(widths=(4, 4, 6, 8, 8)).train()
     output = network(torch.rand(2, 3, 64, 64))
     assert output.evidence is not None
     (output.mask.mean() + output.evidence.mean()).backward()

@@ -21,10 +21,12 @@ from forgemap.data.augment import augment
 from forgemap.data.datasets import CropDataset, load_pair, spread
 from forgemap.data.records import read_manifest
 from forgemap.errors import DataError, ForgemapError
+from forgemap.models.build import build
+from forgemap.models.checkpoint import load_model
 from forgemap.preprocess import NATIVE
 from forgemap.train.localizer import LocalizerConfig, learning_rate, train
 
-SMALL = {"widths": [4, 4, 6, 8], "blocks": [1, 1, 1, 1]}
+SMALL = {"widths": [4, 4, 4, 6, 8], "blocks": [1, 1, 1, 1]}
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +85,19 @@ def test_training_lowers_the_loss_and_writes_model_and_curves(edited: Path, tmp_
     validation = list(csv.DictReader((tmp_path / "run/validation.csv").open()))
     assert [row["step"] for row in validation] == ["40", "80"] and "iou/blur" in validation[0]
     assert any((tmp_path / "run/tensorboard").iterdir())
+
+
+def test_a_declip_network_trains_its_decoder_and_not_its_backbone(
+    edited: Path, tmp_path: Path
+) -> None:
+    sizes = {"rn50_width": 4, "rn50_layers": [1, 1, 1, 1], "channels": [6, 6, 6, 6]}
+    changes: dict[str, object] = {"architecture": "declip", "backbone": "rn50", "decoder": "conv-4"}
+    changes |= {"layer": "layer2", "model": sizes, "steps": 2, "validate_every": 2, "batch": 2}
+    torch.manual_seed(0)
+    start = build(small(edited, tmp_path / "run", **changes).model_config()).state_dict()
+    trained, _ = load_model(train(small(edited, tmp_path / "run", **changes), progress=False))
+    changed = {k for k, v in trained.state_dict().items() if not torch.equal(v, start[k])}
+    assert changed and all(name.startswith("decoder.") for name in changed)
 
 
 def test_a_killed_run_ends_with_the_weights_of_an_uninterrupted_one(

@@ -21,7 +21,9 @@ CHROMA = (
 def encode(pixels: Pixels, extension: str, options: list[int]) -> Pixels:
     """Encode and decode (H, W, 3) RGB uint8 with one of OpenCV's codecs."""
     _, data = cv2.imencode(extension, cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), options)
-    return cv2.cvtColor(cv2.imdecode(data, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+    decoded = cv2.imdecode(data, cv2.IMREAD_COLOR)
+    assert decoded is not None, "OpenCV must read what it has just written"
+    return cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB)
 
 
 def jpeg(pixels: Pixels, rng: Rng, low: int = 50, high: int = 100) -> Pixels:
@@ -62,7 +64,7 @@ def denoise(pixels: Pixels, rng: Rng) -> Pixels:
 
 
 def tone(pixels: Pixels, rng: Rng) -> Pixels:
-    """Gamma 0.6-1.6, contrast 0.75-1.3 and brightness within 20 levels, per channel gains 0.9-1.1."""
+    """Gamma 0.6-1.6, contrast 0.75-1.3, brightness within 20 levels, channel gains 0.9-1.1."""
     levels = np.linspace(0, 1, 256, dtype=np.float32)[:, None] ** rng.uniform(0.6, 1.6)
     levels = (levels - 0.5) * rng.uniform(0.75, 1.3) * rng.uniform(0.9, 1.1, 3) + 0.5
     table = np.clip(levels * 255 + rng.uniform(-20, 20), 0, 255).astype(np.uint8)
@@ -89,9 +91,9 @@ PHOTOMETRIC: dict[str, Callable[[Pixels, Rng], Pixels]] = {
 def resized_crop(
     pixels: Pixels, mask: np.ndarray, size: int, rng: Rng, scale: float
 ) -> tuple[Pixels, np.ndarray]:
-    """A random window, (size, size) after resampling by ``scale``, near the mask four times in five.
+    """A random window, (size, size) after resampling by ``scale``.
 
-    A picture smaller than the window is enlarged to it.
+    It lies near the mask four times in five. A picture smaller than the window is enlarged to it.
     """
     window = max(8, round(size / scale))
     height, width = mask.shape

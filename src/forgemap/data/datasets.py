@@ -1,4 +1,4 @@
-"""datasets.py: manifests of edited and untouched pictures -> training samples and whole pictures."""
+"""datasets.py: manifests of edited and untouched pictures -> training crops, whole pictures."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .records import Record
 
 
 class Sample(NamedTuple):
-    """One crop: ``image`` (3, H, W) float as the network wants it, ``mask`` (1, size, size) 0 / 1."""
+    """One crop: ``image`` (3, H, W) as the network wants it, ``mask`` (1, size, size) 0 or 1."""
 
     image: Tensor
     mask: Tensor

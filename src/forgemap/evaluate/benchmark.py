@@ -117,7 +117,13 @@ def evaluate(
     if workers > 1 and not isinstance(model, (str, Path)):
         raise DataError("Several workers load the model themselves: give its name or folder.")
     settings = Settings(seed, max_pixels)
-    header = {"model": judge.name, "data_sha256": digest, "seed": seed, "max_pixels": max_pixels}
+    header = {
+        "model": judge.name,
+        "decision": _decision(judge),
+        "data_sha256": digest,
+        "seed": seed,
+        "max_pixels": max_pixels,
+    }
     root = Path(data) if Path(data).is_dir() else Path(data).parent
     names = [os.path.relpath(record.image, root) for record in records]
     with closing(Journal(None if out is None else Path(out), header)) as journal:
@@ -188,7 +194,7 @@ def measure(judge: Judge, task: Task, settings: Settings) -> list[Row]:
             seed = [settings.seed, crc32(f"{task.name} {variant.name}".encode())]
             changed = variant.apply(image.pixels, np.random.default_rng(seed))
             source = image if variant == AS_IS else changed
-            row |= _values(judge.analyze(source, max_pixels=16 * settings.max_pixels), mask)
+            row |= _values(judge.analyze(source, max_pixels=4 * settings.max_pixels), mask)
         except Exception as error:
             row["error"] = _sentence(record, error)
         rows.append({**row, "seconds": round(time.monotonic() - begin, 4)})
@@ -246,6 +252,12 @@ def _require(*packages: str) -> None:
             f"Evaluation needs {missing[0]}, which is not installed: "
             'pip install "forgemap[evaluate]"'
         )
+
+
+def _decision(judge: Judge) -> dict[str, Any] | None:
+    """The thresholds in use: they may change while the weights, and so the name, stay the same."""
+    decision = getattr(judge, "decision", None)
+    return None if decision is None else decision.to_dict()
 
 
 def _load(model: str | Path, device: str) -> Judge:

@@ -49,8 +49,8 @@ class Journal:
             raise DataError(f"{path} is not what was written here: give another folder.") from None
         if changed:
             raise DataError(
-                f"{path.parent} holds the results of another run ({changed[0]} was "
-                f"{earlier[changed[0]]}, is {header[changed[0]]}): give another folder."
+                f"{path.parent} holds the results of a different run "
+                f"(another {' and '.join(changed)}): give another folder."
             )
         if rest:  # cut off by an interruption
             os.truncate(path, path.stat().st_size - len(rest))

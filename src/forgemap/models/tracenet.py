@@ -86,16 +86,18 @@ class TraceNet(nn.Module):
 
     A picture is never shrunk before it is looked at: resampling wipes out the noise, JPEG and
     interpolation traces by which an edit betrays itself. Noise residuals and colour enter at full
-    resolution, folded 2x2 pixels into channels (nothing is averaged away, and a CPU spends no time
-    on wide full-resolution layers); a U-shaped network then gathers context down to 1/16 and
-    returns to 1/2, from where the mask logits are interpolated. A second head reads the deepest features: one "evidence"
+    resolution; the first layer's responses are rectified by their magnitude and averaged, so that
+    what goes on is the local strength of each trace and not its sign (the absolute-value layer of
+    Xu, Wu and Shi, "Structural design of convolutional neural networks for steganalysis", 2016).
+    A U-shaped network then gathers context down to 1/16 and returns to 1/2, from where the mask
+    logits are interpolated. A second head reads the deepest features: one "evidence"
     logit for each 16x16 cell, pooled over the picture into the image-level score.
 
     Every layer is convolutional, so that large pictures can be cut into tiles (``reach`` pixels
     of margin make a tile's centre equal to the whole picture's).
 
     Args:
-        widths: channels at 1/2, 1/4, 1/8 and 1/16 of the resolution.
+        widths: channels at 1/1, 1/2, 1/4, 1/8 and 1/16 of the resolution.
         blocks: residual blocks at 1/2, 1/4, 1/8 and 1/16.
     """
 
@@ -105,11 +107,11 @@ class TraceNet(nn.Module):
 
     def __init__(
         self,
-        widths: tuple[int, int, int, int] = (32, 64, 112, 160),
+        widths: tuple[int, int, int, int, int] = (24, 32, 64, 112, 160),
         blocks: tuple[int, int, int, int] = (1, 2, 2, 3),
     ) -> None:
         super().__init__()
-        w1, w2, w3, w4 = widths
+        w0, w1, w2, w3, w4 = widths
         self.preprocess = NATIVE
         self.config: dict[str, Any] = {
             "architecture": "tracenet",
@@ -117,7 +119,8 @@ class TraceNet(nn.Module):
             "blocks": list(blocks),
         }
         self.residuals = Residuals()
-        self.down1 = nn.Sequential(conv((3 + 9) * 4, w1), *(Block(w1) for _ in range(blocks[0])))
+        self.stem = nn.Sequential(nn.Conv2d(3 + 9, w0, 3, 1, 1, bias=False), nn.BatchNorm2d(w0))
+        self.down1 = nn.Sequential(conv(w0, w1), *(Block(w1) for _ in range(blocks[0])))
         self.down2 = nn.Sequential(conv(w1, w2, 2), *(Block(w2) for _ in range(blocks[1])))
         self.down3 = nn.Sequential(conv(w2, w3, 2), *(Block(w3) for _ in range(blocks[2])))
         self.down4 = nn.Sequential(conv(w3, w4, 2), *(Block(w4, 1 + i) for i in range(blocks[3])))
@@ -139,8 +142,8 @@ class TraceNet(nn.Module):
         """
         height, width = images.shape[-2:]
         images = F.pad(images, (0, -width % 2, 0, -height % 2), mode="replicate")
-        x0 = torch.cat([images, self.residuals(images)], dim=1)
-        x1 = self.down1(F.pixel_unshuffle(x0, 2))
+        x0 = self.stem(torch.cat([images, self.residuals(images)], dim=1))
+        x1 = self.down1(F.avg_pool2d(x0.abs_(), 2))
         x2 = self.down2(x1)
         x3 = self.down3(x2)
         x4 = self.down4(x3)

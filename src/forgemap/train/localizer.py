@@ -158,11 +158,12 @@ def train(config: LocalizerConfig, *, progress: bool = True) -> Path:
     )
     state = run.restore(network, optimizer, average)
     history = History(run.path, state.step, enabled=fabric.is_global_zero)
-    model, optimizer = fabric.setup(network.to(memory_format=torch.channels_last), optimizer)
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model, optimizer = fabric.setup(network, optimizer)
 
     dataset = CropDataset(
         records,
-        network.preprocess,
+        network.preprocess,  # type: ignore[arg-type]
         size=config.crop,
         seed=config.seed,
         strength=config.augment,
@@ -235,7 +236,7 @@ def step(
     )
     optimizer.zero_grad(set_to_none=True)
     fabric.backward(loss)
-    fabric.clip_gradients(model, optimizer, max_norm=config.clip)  # type: ignore[arg-type]
+    fabric.clip_gradients(model, optimizer, max_norm=config.clip)
     optimizer.step()
     return float(loss.detach())
 
