@@ -15,7 +15,7 @@ from benchmarks.literal_metrics import with_sklearn, with_torch
 from benchmarks.timing import Case
 from forgemap.evaluate.metrics import localization_metrics
 
-TARGETS = {256: 20.0, 1024: 25.0}
+TARGETS = {256: 20.0, 1024: 25.0}  # against the published form; the other one is for comparison
 LITERAL = {"torch, as published": with_torch, "scikit-learn": with_sklearn}
 
 
@@ -42,7 +42,7 @@ def _case(
         lambda: [localization_metrics(*picture) for picture in pictures],
         lambda: [literal(*picture) for picture in pictures],
         check,
-        TARGETS[size],
+        TARGETS[size] if literal is with_torch else None,
     )
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from hashlib import sha256
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
+from forgemap.data.records import split_of
 from forgemap.detector import Detector
 from forgemap.errors import DataError
 from forgemap.evaluate.calibration import (
@@ -18,6 +20,7 @@ from forgemap.evaluate.calibration import (
     calibrate,
     choose_shift,
     fit_score,
+    untouched_photos,
     worst_quantile,
 )
 
@@ -45,7 +48,7 @@ def manifest(folder: Path, split: str, count: int = 8) -> Path:
 def observation(group: str, overlap: float, flagged: float) -> Observation:
     edited = group != "untouched"
     better = np.linspace(0, overlap, len(SHIFTS)) if edited else np.zeros(0)
-    return Observation(group, "a", edited, better, np.linspace(0, flagged, len(SHIFTS)), {})
+    return Observation(group, "a", edited, better, np.linspace(0, flagged, len(SHIFTS)), Path())
 
 
 def test_calibration_is_written_into_the_model_and_used(tmp_path: Path, model_folder: Path) -> None:
@@ -93,3 +96,27 @@ def test_scores_for_thresholds_come_from_fits_that_did_not_see_the_photo() -> No
     seen = 1 / (1 + np.exp(-(table @ weights + bias)))
     assert np.mean((seen > 0.5) == edited) > 0.7
     assert np.mean((held_out > 0.5) == edited) < 0.7
+
+
+def test_whole_photos_are_judged_as_they_are_and_as_they_are_shared(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for i in range(30):  # about three of them fall into the val split
+        cv2.imwrite(str(folder / f"{i}.png"), rng.integers(0, 255, (40, 48, 3), dtype=np.uint8))
+    val = [p for p in folder.iterdir() if split_of(sha256(p.read_bytes()).hexdigest()) == "val"]
+    assert val
+    seen = list(untouched_photos([str(folder)], "val"))
+    assert {source for _, source, _ in seen} == {str(p) for p in val}
+    groups = {group for group, _, _ in seen}
+    assert groups == {"photos, as it is", "photos, JPEG 90", "photos, JPEG 75"}
+
+
+def test_a_folder_without_photos_of_the_split_is_one_sentence(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((40, 48, 3), np.uint8))
+    other = {"train": "val"}.get(split_of(sha256((tmp_path / "a.png").read_bytes()).hexdigest()))
+    other = other or "train"
+    with pytest.raises(DataError, match=f"no photo falls into the {other} split"):
+        list(untouched_photos([str(tmp_path)], other))
+    with pytest.raises(DataError, match="cannot be found|does not exist|no such|not exist"):
+        list(untouched_photos([str(tmp_path / "missing")], "val"))

@@ -209,3 +209,16 @@ def test_a_mask_of_another_size_is_named(edited: Path, tmp_path: Path) -> None:
     cv2.imwrite(str(wrong), np.zeros((5, 5), np.uint8))
     with pytest.raises(DataError, match=r"mask\.png: the mask is 5x5"):
         load_pair(type(record)(**{**vars(record), "mask": wrong}))
+
+
+@pytest.mark.distributed
+def test_two_processes_train_one_model(edited: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    command = [sys.executable, "-m", "forgemap", "train", "localizer", "--data", str(edited)]
+    command += ["--out", str(out), "--model", json.dumps(SMALL), "--crop", "48", "--batch", "4"]
+    command += ["--steps", "4", "--workers", "0", "--validate-every", "2", "--devices", "2"]
+    done = subprocess.run([*command, "--accelerator", "cpu"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (out / "model/model.safetensors").exists()
+    rows = list(csv.DictReader((out / "validation.csv").open()))
+    assert [row["step"] for row in rows] == ["2", "4"], "one process of the two writes the curves"

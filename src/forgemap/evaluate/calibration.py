@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
 
 import cv2
 import numpy as np
@@ -39,7 +39,13 @@ class Observation:
     edited: bool
     overlap: np.ndarray  # (len(SHIFTS),) IoU with the mask for each shift; empty if untouched
     flagged: np.ndarray  # (len(SHIFTS),) share of the area that is marked
-    values: dict[str, dict[str, float]]  # shift -> features
+    maps: Path  # the logits, on disk: they are needed once more when the shift is known
+
+    def features(self, decision: Decision) -> dict[str, float]:
+        """The picture's statistics under a decision's mask calibration."""
+        with np.load(self.maps) as maps:
+            evidence = maps["evidence"] if maps["evidence"].size else None
+            return features(decision.heat(maps["mask"].astype(np.float32)), evidence)
 
 
 @dataclass(frozen=True)
@@ -54,27 +60,25 @@ class Limits:
     doubts: float = 0.1
 
 
-def observe(detector: Detector, group: str, source: str, pixels: Any, mask: Any) -> Observation:
-    """Run the network once and note what every candidate shift would make of it."""
+def observe(
+    detector: Detector, group: str, source: str, pixels: np.ndarray, mask: np.ndarray, maps: Path
+) -> Observation:
+    """Run the network once, note what every candidate shift would mark, keep the logits."""
     logits = localize(detector.model, pixels, device=detector.device)
     edited = bool(mask.any())
     inside = logits.mask[mask > 0] if edited else np.zeros(0, np.float32)
     outside = logits.mask[mask == 0]
     hits = np.array([np.count_nonzero(inside > -shift) for shift in SHIFTS])
     misses = np.array([np.count_nonzero(outside > -shift) for shift in SHIFTS])
-    values = {}
-    for shift in SHIFTS:
-        # Features are cheap beside the network, but not free: every fourth shift, then refined.
-        if (shift * 4) % 4 == 0:
-            heat = replace(detector.decision, mask_shift=float(shift)).heat(logits.mask.copy())
-            values[f"{shift:g}"] = features(heat, logits.evidence)
+    evidence = np.zeros(0) if logits.evidence is None else logits.evidence
+    np.savez(maps, mask=logits.mask.astype(np.float16), evidence=evidence)
     return Observation(
         group,
         source,
         edited,
         hits / (inside.size + misses) if edited else np.zeros(0),
         (hits + misses) / logits.mask.size,
-        values,
+        maps,
     )
 
 
@@ -82,7 +86,7 @@ def untouched_photos(paths: Sequence[str], split: str) -> Iterable[tuple[str, st
     """(group, source, pixels) of whole photos of one split, as they are and as they are shared."""
     found, problems = find_images(paths)
     if problems:
-        raise DataError(str(problems[0]))
+        raise DataError(f"{problems[0][1]}.")
     photos = [p for p in found if split_of(load_image(p).sha256) == split]
     if not photos:
         raise DataError(f"{', '.join(paths)}: no photo falls into the {split} split.")
@@ -108,10 +112,9 @@ def choose_shift(observations: Sequence[Observation], limits: Limits) -> float:
     overlap = np.mean([np.mean([o.overlap for o in g], axis=0) for g in methods.values()], axis=0)
     worst = np.max([np.mean([o.flagged for o in g], axis=0) for g in plain.values()], axis=0)
     allowed = worst <= limits.flagged
-    candidates = (SHIFTS * 4) % 4 == 0
-    if not (allowed & candidates).any():
+    if not allowed.any():
         return float(SHIFTS[0])
-    return float(SHIFTS[np.argmax(np.where(allowed & candidates, overlap, -1))])
+    return float(SHIFTS[np.argmax(np.where(allowed, overlap, -1))])
 
 
 def fit_score(
@@ -191,46 +194,58 @@ def calibrate(
     detector = Detector.load(folder)
     detector.decision = Decision()
     records: list[Record] = [r for d in data for r in read_manifest(d) if r.split == split]
-    observations = []
-    for record in track(records, "held-out pictures"):
-        pixels, mask = load_pair(record)
+    with TemporaryDirectory(prefix="forgemap-") as scratch:
+        observations = []
+        for name, group, source, pixels, mask in held_out(records, photos, split):
+            maps = Path(scratch) / f"{name}.npz"
+            observations.append(observe(detector, group, source, pixels, mask, maps))
+        decision = decide(observations, split, ", ".join(data), limits)
+    decision = replace(decision, min_side=min_side, min_jpeg_quality=min_jpeg_quality)
+    write_decision(folder, decision)
+    return decision
+
+
+def held_out(
+    records: Sequence[Record], photos: Sequence[str], split: str
+) -> Iterable[tuple[int, str, str, np.ndarray, np.ndarray]]:
+    """(number, group, source, pixels, mask) of everything that is looked at."""
+    for number, record in enumerate(track(records, "held-out pictures")):
         group = record.method if record.manipulated else "untouched crops"
-        observations.append(observe(detector, group, record.source, pixels, mask))
+        yield number, group, record.source, *load_pair(record)
     if photos:
-        for group, source, pixels in untouched_photos(photos, split):
+        for number, (group, source, pixels) in enumerate(untouched_photos(photos, split)):
             nothing = np.zeros(pixels.shape[:2], np.uint8)
-            observations.append(observe(detector, group, source, pixels, nothing))
+            yield len(records) + number, group, source, pixels, nothing
+
+
+def decide(
+    observations: Sequence[Observation], split: str, origin: str, limits: Limits
+) -> Decision:
+    """Mask shift, score and thresholds from what was observed."""
     edited = np.array([o.edited for o in observations])
     if not edited.any() or edited.all():
-        raise DataError(
-            f"{', '.join(data)}: the {split} split must hold edited and untouched pictures."
-        )
-
+        raise DataError(f"{origin}: the {split} split must hold edited and untouched pictures.")
     shift = choose_shift(observations, limits)
-    values = [o.values[f"{shift:g}"] for o in observations]
+    values = [o.features(Decision(mask_shift=shift)) for o in observations]
     names = [name for name in FEATURES if name in values[0]]
     table = np.array([[v[name] for name in names] for v in values])
     weights, bias, scores = fit_score(table, edited, [o.source for o in observations])
     plain = [o.group for o in observations if not o.edited]
     manipulated_at = min(1.0, worst_quantile(scores[~edited], plain, limits.alarms))
     clear_below = min(manipulated_at, worst_quantile(scores[~edited], plain, limits.doubts))
-    decision = Decision(
+    return Decision(
         features=tuple(names),
         weights=tuple(round(float(w), 6) for w in weights),
         bias=round(bias, 6),
         manipulated_at=round(manipulated_at, 6),
         clear_below=round(clear_below, 6),
         mask_shift=shift,
-        min_side=min_side,
-        min_jpeg_quality=min_jpeg_quality,
         calibrated_on=(
             f"{int(edited.sum())} edited and {int((~edited).sum())} untouched pictures of the "
             f"{split} split, from {len({o.source for o in observations})} photos; at most "
             f"{limits.alarms:.0%} of the untouched of any kind reach the threshold."
         ),
     )
-    write_decision(folder, decision)
-    return decision
 
 
 def write_decision(folder: Path, decision: Decision) -> None:

@@ -11,9 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-Counts = NDArray[
-    np.int32
-]  # half the memory traffic of int64; a picture has fewer pixels than 2**31
+Counts = NDArray[np.intp]
 
 ERODE, DILATE = 15, 11  # sides in pixels of the squares of TruFor's rule
 
@@ -43,10 +41,10 @@ class Ranking(NamedTuple):
     """
 
     keys: NDArray[np.uint32]  # (n,) sorted; see the constants at the top
-    kept: NDArray[np.intp]  # (k,) positions in keys, ascending
+    kept: Counts  # (k,) positions in keys, ascending
     inside_below: Counts  # (k + 1,) pixels inside the mask among the first 0 … k kept ones
     scored_below: Counts  # (k + 1,) INSIDE_SCORED pixels among them
-    cut: NDArray[np.intp]  # (t,) the first pixel above each cut, as an index into kept
+    cut: Counts  # (t,) the first pixel above each cut, as an index into kept
     below: Counts  # (t,) pixels below each cut
     number: Counts  # (t,) pixels inside the mask of exactly the value above each cut
 
@@ -67,10 +65,13 @@ class Ranking(NamedTuple):
         starts[1:] &= values[1:] != values[:-1]
         cut = np.flatnonzero(starts)
         inside_below = _counts(within)
-        number = np.diff(inside_below[cut], append=inside_below[-1:])
+        number = np.empty_like(cut)
+        if cut.size:
+            found_below = inside_below[cut]
+            np.subtract(found_below[1:], found_below[:-1], out=number[:-1])
+            number[-1] = inside_below[-1] - found_below[-1]
         scored_below = _counts(region == INSIDE_SCORED)
-        below = kept[cut].astype(np.int32)
-        return cls(keys, kept, inside_below, scored_below, cut, below, number)
+        return cls(keys, kept, inside_below, scored_below, cut, kept[cut], number)
 
     @property
     def inside(self) -> int:
@@ -107,8 +108,9 @@ class Ranking(NamedTuple):
         if not self.positives:
             return 1.0
         found = self.positives - self.scored_below[self.cut]
-        # below - cut: OUTSIDE_SCORED pixels below; total: positives + found + false alarms
-        total = self.positives + self.negatives + self.cut - self.below + found
+        total = self.cut - self.below  # in the end: positives + found + false alarms
+        total += self.positives + self.negatives
+        total += found
         return 2 * float(np.max(found / total))
 
     def average_precision(self) -> float:
@@ -122,14 +124,13 @@ class Ranking(NamedTuple):
         outside = self.keys.size - self.inside
         if not self.inside or not outside:
             return float("nan")
-        lower = self.below - self.inside_below[self.cut]
-        won = float((lower * self.number.astype(np.float64)).sum())  # exact up to 2**53
+        won = int(np.dot(self.below - self.inside_below[self.cut], self.number))
         # A tie with the outside: the key after the inside pixels of that value has the same value.
         after = self.below + self.number
         next_keys = self.keys.take(after, mode="clip")
         same = np.flatnonzero((next_keys ^ self.keys[self.below]) <= OUTSIDE_SCORED)
         end = np.searchsorted(self.keys, next_keys[same] | OUTSIDE_SCORED, side="right")
-        tied = float(((end - after[same]) * self.number[same]).sum())
+        tied = int(np.dot(end - after[same], self.number[same]))
         return (won + tied / 2) / (self.inside * outside)
 
 
@@ -143,7 +144,7 @@ def _sort(keys: NDArray[np.uint32]) -> NDArray[np.uint32]:
 
     lowest = keys.min()
     keys -= lowest
-    bits = -(-int(keys.max()).bit_length() // 3)  # few buckets: they fit the cache
+    bits = -(-int(keys.max()).bit_length() // 3)  # few buckets fit the cache
     row = np.array([0, keys.size], np.int32)
     for shift in (0, bits, 2 * bits):
         bucket = keys >> np.uint32(shift)
@@ -156,7 +157,7 @@ def _sort(keys: NDArray[np.uint32]) -> NDArray[np.uint32]:
 
 def _counts(flags: NDArray[np.bool_]) -> Counts:
     """How many flags are set among the first 0 … k."""
-    counts = np.zeros(flags.size + 1, np.int32)
+    counts = np.zeros(flags.size + 1, np.intp)
     np.cumsum(flags, out=counts[1:])
     return counts
 
