@@ -12,7 +12,7 @@ import torch
 from PIL import Image as PILImage
 
 import forgemap
-from forgemap.detector import WEIGHTS, Detector
+from forgemap.detector import Detector
 from forgemap.errors import ImageError, ModelError
 from forgemap.image import load_image
 from forgemap.report import VERDICTS
@@ -145,8 +145,8 @@ def test_absent_device_is_a_model_error(model_folder):
         Detector.load(model_folder, device="cuda")
 
 
-@pytest.mark.skipif((WEIGHTS / "default").exists(), reason="the bundled model is there")
-def test_absent_bundled_model_is_a_model_error():
+def test_absent_bundled_model_is_a_model_error(monkeypatch, tmp_path):
+    monkeypatch.setattr("forgemap.detector.WEIGHTS", tmp_path)
     with pytest.raises(ModelError, match="no bundled model"):
         forgemap.load()
 

@@ -77,6 +77,8 @@ def evaluate(
     from rich.console import Console
 
     console = Console(highlight=False)
+    if not console.is_terminal:  # a file or a pipe has no width to keep to
+        console = Console(highlight=False, width=120)
     for table in results.tables():
         console.print(table)
     for row in results.errors:

@@ -241,7 +241,8 @@ def _collect(
             for row in rows:
                 journal.add(row)
                 if row["error"] is not None:
-                    console.print(f"Failed: {row['error']}", markup=False, highlight=False)
+                    sentence = f"Failed: {row['error']}"
+                    console.print(sentence, markup=False, highlight=False, soft_wrap=True)
             bar.advance(job, len(rows))
 
 
