@@ -8,36 +8,56 @@
 # AUTOENCODER  a folder with a latent-diffusion autoencoder, such as TAEF2
 # OUT          data, runs and results
 #
-# Two cores: about 25 minutes for the pictures, STEPS1 + STEPS2 training steps at about one a second.
+# Two cores: about 30 minutes for the pictures, 40 for the training, 15 for thresholds and figures.
 set -euo pipefail
 photos=$1 autoencoder=$2 out=$3
 forgemap=${FORGEMAP:-.venv/bin/forgemap}
-steps1=${STEPS1:-5000} steps2=${STEPS2:-2000}
 here=$(dirname "$0")
 camera=("$photos/camera_originals" "$photos/camera_exif")
 small=("$photos/bsds500" "$photos/coco128" "$photos/imagenet_samples")
 export OMP_NUM_THREADS=1
 
-# Pictures of every split: crops at native resolution with varied processing, an equally processed
-# untouched twin beside every edited one. Camera files are large: more crops of each.
-crops=(--crop 448 --vary --untouched --autoencoder "$autoencoder" --workers 2)
-"$forgemap" synth "${camera[@]}" "${crops[@]}" --per-photo 14 --seed 1 --split train --out "$out/camera-1"
-"$forgemap" synth "${small[@]}" "${crops[@]}" --per-photo 3 --seed 1 --split train --out "$out/small-1"
-"$forgemap" synth "${camera[@]}" "${crops[@]}" --per-photo 10 --seed 2 --split val --out "$out/camera-val"
-"$forgemap" synth "${small[@]}" "${crops[@]}" --per-photo 3 --seed 2 --split val --out "$out/small-val"
-"$forgemap" synth "${camera[@]}" "${crops[@]}" --per-photo 20 --seed 3 --split train --out "$out/camera-2"
-"$forgemap" synth "${small[@]}" "${crops[@]}" --per-photo 4 --seed 3 --split train --out "$out/small-2"
-# Test: whole photographs, edited once by every method and saved without loss.
-"$forgemap" synth "$photos" --autoencoder "$autoencoder" --workers 2 --untouched \
-    --per-photo 13 --seed 4 --split test --out "$out/test"
+# Crops at native resolution, an equally processed untouched twin beside every edited one. "plain":
+# edited and saved without loss; "varied": processed and compressed before and after. Camera files are
+# large, so more crops are made of each.
+pictures() { # NAME SPLIT SEED CAMERA_CROPS SMALL_CROPS [FLAG...]
+    local common=(--crop 448 --untouched --autoencoder "$autoencoder" --workers 2)
+    common+=(--split "$2" --seed "$3" "${@:6}")
+    "$forgemap" synth "${camera[@]}" "${common[@]}" --per-photo "$4" --out "$out/camera-$1"
+    "$forgemap" synth "${small[@]}" "${common[@]}" --per-photo "$5" --out "$out/small-$1"
+}
+pictures varied train 1 14 3 --vary
+pictures varied-val val 2 10 3 --vary
+pictures plain train 5 8 2
+pictures plain-val val 6 13 2
 
-val=(--data "$out/camera-val" --data "$out/small-val")
-train=("$forgemap" train localizer --config "$here/default.yaml" --devices 2 --accelerator cpu)
-"${train[@]}" --data "$out/camera-1" --data "$out/small-1" "${val[@]}" \
-    --steps "$steps1" --decay 0 --out "$out/run-1"
-"${train[@]}" --data "$out/camera-1" --data "$out/small-1" --data "$out/camera-2" \
-    --data "$out/small-2" "${val[@]}" --init "$out/run-1/model" --seed 2 \
-    --steps "$steps2" --decay 0.5 --out "$out/run-2"
+# Test: every photograph (crops of at most 512 px: the small ones whole), and whole camera files.
+"$forgemap" synth "$photos" --crop 512 --untouched --autoencoder "$autoencoder" --workers 2 \
+    --per-photo 6 --seed 4 --split test --out "$out/test"
+"$forgemap" synth "${camera[@]}" --untouched --methods splice,copy_move,inpaint_ns --workers 2 \
+    --per-photo 2 --seed 5 --split test --out "$out/test-whole"
 
-"$forgemap" calibrate "$out/run-2/model" "$out/camera-val" "$out/small-val" --photos "$photos"
-"$forgemap" evaluate "$out/run-2/model" "$out/test" --recompress 90,75 --out "$out/results"
+data() { # NAME...: the flags for its two manifests, one word a line
+    local name
+    for name in "$@"; do printf '%s\n' --data "$out/camera-$name" --data "$out/small-$name"; done
+}
+train=("$forgemap" train localizer --config "$here/default.yaml")
+# Stage 1: lossless pictures and the edits that leave the clearest traces.
+mapfile -t plain < <(data plain plain-val)
+"${train[@]}" "${plain[@]}" --out "$out/run-1" --steps 1441 --decay 0 --lr 0.0012 --warmup 100 \
+    --validate-every 1441 --seed 1 --untouched 0.2 --augment 0.1 --weights '{splice: 2,
+    autoencoder_paste: 2, latent_edit: 0.4, splice_poisson: 0.5, inpaint_exemplar: 0.5, blur: 0.2,
+    noise: 0.2, resample: 0.5, jpeg_region: 0.2}'
+# Stage 2: everything, and more untouched pictures.
+mapfile -t all < <(data plain varied plain-val varied-val)
+"${train[@]}" "${all[@]}" --out "$out/run-2" --init "$out/run-1/model" --steps @@STEPS2@@ --decay 0.5 \
+    --lr 0.0012 --warmup 50 --validate-every 1000 --validate-on 78 --seed 2 --untouched 0.3 \
+    --augment 0.3 --weights '{splice: 2, autoencoder_paste: 1.5, copy_move: 1.5, latent_edit: 0.7,
+    splice_poisson: 0.7, inpaint_exemplar: 0.5, blur: 0.2, noise: 0.2, resample: 0.5,
+    jpeg_region: 0.3}'
+
+# Thresholds on the val split, figures on the test split.
+"$forgemap" calibrate "$out/run-2/model" "$out/camera-varied-val" "$out/small-varied-val" \
+    "$out/camera-plain-val" "$out/small-plain-val" --photos "$photos"
+"$forgemap" evaluate "$out/run-2/model" "$out/test" --recompress 90,75 --workers 2 --out "$out/results"
+"$forgemap" evaluate "$out/run-2/model" "$out/test-whole" --workers 2 --out "$out/results-whole"

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 # Small networks gain nothing from threads, and test workers would fight for the cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# Started in the background, tests inherit that Ctrl-C is ignored; what they start must not.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import numpy as np
 import pytest

@@ -103,7 +103,7 @@ class TraceNet(nn.Module):
 
     native = True
     stride = 16
-    reach = 256
+    reach = 240
 
     def __init__(
         self,
