@@ -40,6 +40,9 @@ def inpaint_exemplar(pixels: np.ndarray, rng: np.random.Generator, context: Cont
     OpenCV's solver (after He and Sun, ECCV 2012) takes seconds on a few thousand pixels, so it
     sees the surroundings reduced by a whole factor and only says where each cell is to be copied
     from; the pixels are then copied at full resolution, with their noise.
+
+    The same seed gives the same region, but not always the same filling: the solver reads memory
+    that it has not set (seen in OpenCV 5.0), so now and then it copies from elsewhere.
     """
     mask, kind = context.region(pixels, rng)
     rows, columns = window_of(mask)
