@@ -51,7 +51,7 @@ mapfile -t plain < <(data plain plain-val)
 # Stage 2: everything, and more untouched pictures.
 mapfile -t all < <(data plain varied plain-val varied-val)
 "${train[@]}" "${all[@]}" --out "$out/run-2" --init "$out/run-1/model" --steps 1560 --decay 0.5 \
-    --lr 0.0012 --warmup 50 --validate-every 1000 --validate-on 78 --seed 2 --untouched 0.3 \
+    --lr 0.0012 --warmup 50 --validate-every 1560 --validate-on 78 --seed 2 --untouched 0.3 \
     --augment 0.3 --weights '{splice: 2, autoencoder_paste: 1.5, copy_move: 1.5, latent_edit: 0.7,
     splice_poisson: 0.7, inpaint_exemplar: 0.5, blur: 0.2, noise: 0.2, resample: 0.5,
     jpeg_region: 0.3}'

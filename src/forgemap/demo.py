@@ -17,6 +17,7 @@ from PIL import Image as PILImage
 from .analysis import analyze_files, with_progress, write_json
 from .detector import Detector
 from .errors import ForgemapError
+from .evaluate.metrics import iou
 from .image import load_image
 from .report import Report, ReportWriter
 from .synth.edit import Context
@@ -128,12 +129,6 @@ def _installed(name: str) -> Path | None:
         return None
     path = Path(spec.origin).parent / folder / name
     return path if path.is_file() else None
-
-
-def iou(found: np.ndarray, truth: np.ndarray) -> float:
-    """Intersection over union of two boolean masks (H, W); 1 when both are empty."""
-    union = np.count_nonzero(found | truth)
-    return np.count_nonzero(found & truth) / union if union else 1.0
 
 
 def print_results(examples: list[Example], reports: list[Report]) -> None:

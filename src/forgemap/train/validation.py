@@ -11,6 +11,7 @@ from torch import nn
 
 from ..data.datasets import load_pair
 from ..data.records import Record
+from ..evaluate.metrics import iou
 from .losses import pool_evidence
 
 
@@ -41,9 +42,7 @@ def validate(network: nn.Module, records: Sequence[Record]) -> dict[str, float]:
             evidence = pool_evidence(output.evidence.float())
         scores[record.manipulated].append(float(evidence[0]))
         if record.manipulated:
-            union = np.logical_or(marked, edited).sum()
-            overlap = np.logical_and(marked, edited).sum() / union if union else 1.0
-            overlaps.setdefault(record.method, []).append(float(overlap))
+            overlaps.setdefault(record.method, []).append(iou(marked, edited))
         else:
             flagged.append(float(marked.mean()))
 
