@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..preprocess import NATIVE
+from .grid import GridTraces
 from .output import LocalizerOutput
 
 
@@ -89,6 +90,7 @@ class TraceNet(nn.Module):
     resolution; the first layer's responses are rectified by their magnitude and averaged, so that
     what goes on is the local strength of each trace and not its sign (the absolute-value layer of
     Xu, Wu and Shi, "Structural design of convolutional neural networks for steganalysis", 2016).
+    The traces of JPEG's grid, which hardly form by themselves, are measured and enter at 1/8.
     A U-shaped network then gathers context down to 1/16 and returns to 1/2, from where the mask
     logits are interpolated. A second head reads the deepest features: one "evidence"
     logit for each 16x16 cell, pooled over the picture into the image-level score.
@@ -103,7 +105,7 @@ class TraceNet(nn.Module):
 
     native = True
     stride = 16
-    reach = 240
+    reach = 352
 
     def __init__(
         self,
@@ -122,7 +124,10 @@ class TraceNet(nn.Module):
         self.stem = nn.Sequential(nn.Conv2d(3 + 9, w0, 3, 1, 1, bias=False), nn.BatchNorm2d(w0))
         self.down1 = nn.Sequential(conv(w0, w1), *(Block(w1) for _ in range(blocks[0])))
         self.down2 = nn.Sequential(conv(w1, w2, 2), *(Block(w2) for _ in range(blocks[1])))
-        self.down3 = nn.Sequential(conv(w2, w3, 2), *(Block(w3) for _ in range(blocks[2])))
+        self.in3 = conv(w2, w3, 2)
+        self.down3 = nn.Sequential(*(Block(w3) for _ in range(blocks[2])))
+        self.grid = GridTraces()
+        self.grid_in = nn.Sequential(conv(self.grid.channels, w2), nn.Conv2d(w2, w3, 1))
         self.down4 = nn.Sequential(conv(w3, w4, 2), *(Block(w4, 1 + i) for i in range(blocks[3])))
         self.lateral4, self.lateral3 = nn.Conv2d(w4, w2, 1), nn.Conv2d(w3, w2, 1)
         self.lateral2, self.lateral1 = nn.Conv2d(w2, w2, 1), nn.Conv2d(w1, w1, 1)
@@ -145,7 +150,7 @@ class TraceNet(nn.Module):
         x0 = self.stem(torch.cat([images, self.residuals(images)], dim=1))
         x1 = self.down1(F.avg_pool2d(x0.abs_(), 2))
         x2 = self.down2(x1)
-        x3 = self.down3(x2)
+        x3 = self.down3(self.in3(x2) + self.grid_in(self.grid(images)))
         x4 = self.down4(x3)
 
         y = self.up3(upsample(self.lateral4(x4), x3) + self.lateral3(x3))
