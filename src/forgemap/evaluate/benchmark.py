@@ -24,6 +24,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from ..data.catalog import root_of
 from ..data.records import Record
 from ..errors import DataError, ForgemapError
 from ..image import DEFAULT_MAX_PIXELS, load_image
@@ -85,8 +86,8 @@ def evaluate(
 
     Args:
         model: "default", a model folder or hub id (as for `Detector.load`), or a loaded Detector.
-        data: a folder with a manifest.jsonl (or that file), or a plain folder of photos, all of
-            them taken as untouched.
+        data: a folder with a manifest.jsonl (or that file), a named set ("columbia:ROOT", see
+            `forgemap.data.catalog`), or a plain folder of photos, all of them taken as untouched.
         out: folder for results.json, plots and rows.jsonl. A run that was cut short and is started
             again with the same model, data, seed and pixel limit goes on from rows.jsonl; variants
             and limit may change. None: nothing is written.
@@ -124,7 +125,7 @@ def evaluate(
         "seed": seed,
         "max_pixels": max_pixels,
     }
-    root = Path(data) if Path(data).is_dir() else Path(data).parent
+    root = root_of(data)
     names = [os.path.relpath(record.image, root) for record in records]
     with closing(Journal(None if out is None else Path(out), header)) as journal:
         tasks = []

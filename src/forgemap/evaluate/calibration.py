@@ -13,10 +13,11 @@ import cv2
 import numpy as np
 from rich.progress import track
 
-from ..data.augment import encode
+from ..data.catalog import open_data
 from ..data.datasets import load_pair
-from ..data.records import Record, read_manifest, split_of
+from ..data.records import Record, split_of
 from ..detector import Detector
+from ..encode import jpeg
 from ..errors import DataError
 from ..image import find_images, load_image
 from ..pooling import features
@@ -95,13 +96,11 @@ def untouched_photos(paths: Sequence[str], split: str) -> Iterable[tuple[str, st
         folder = path.parent.name
         yield f"{folder}, as it is", str(path), pixels
         for quality in (90, 75):
-            options = [cv2.IMWRITE_JPEG_QUALITY, quality]
-            yield f"{folder}, JPEG {quality}", str(path), encode(pixels, ".jpg", options)
+            yield f"{folder}, JPEG {quality}", str(path), jpeg(pixels, quality)
         if max(pixels.shape[:2]) > 1600:
             scale = 1280 / max(pixels.shape[:2])
             small = cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-            options = [cv2.IMWRITE_JPEG_QUALITY, 85]
-            yield f"{folder}, for the web", str(path), encode(small, ".jpg", options)
+            yield f"{folder}, for the web", str(path), jpeg(small, 85)
 
 
 def choose_shift(observations: Sequence[Observation], limits: Limits) -> float:
@@ -181,7 +180,7 @@ def calibrate(
 
     Args:
         model: a model folder; its ``config.json`` gets the new ``decision``.
-        data: manifests with edited and untouched pictures.
+        data: manifests, or named sets (see `open_data`), with edited and untouched pictures.
         photos: folders of untouched photos, judged whole: as they are, re-encoded and reduced.
         split: the split that everything is taken from; never the one that was trained on.
         limits: what must hold in every group of untouched pictures.
@@ -193,7 +192,7 @@ def calibrate(
     folder = Path(model)
     detector = Detector.load(folder)
     detector.decision = Decision()
-    records: list[Record] = [r for d in data for r in read_manifest(d) if r.split == split]
+    records: list[Record] = [r for d in data for r in open_data(d, split)]
     with TemporaryDirectory(prefix="forgemap-") as scratch:
         observations = []
         for name, group, source, pixels, mask in held_out(records, photos, split):
@@ -244,6 +243,9 @@ def decide(
             f"{int(edited.sum())} edited and {int((~edited).sum())} untouched pictures of the "
             f"{split} split, from {len({o.source for o in observations})} photos; at most "
             f"{limits.alarms:.0%} of the untouched of any kind reach the threshold."
+        ),
+        untouched=tuple(
+            round(float(q), 4) for q in np.quantile(scores[~edited], np.linspace(0, 1, 101))
         ),
     )
 

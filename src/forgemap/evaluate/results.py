@@ -17,6 +17,7 @@ from rich.table import Table
 from ..errors import DataError
 from ..report import VERDICTS
 from .bootstrap import Interval, intervals, mean_interval
+from .markdown import markdown
 from .metrics import detection_metrics
 
 Row = dict[str, Any]  # see benchmark.measure for what it holds
@@ -110,17 +111,13 @@ class Results:
         return {**self.facts, "groups": groups, "rows": self.rows}
 
     def save(self, folder: str | Path) -> Path:
-        """Write results.json, which appears whole or not at all.
+        """Write results.json and its tables, results.md; each appears whole or not at all.
 
-        Raises DataError if it cannot be written.
+        Raises DataError if they cannot be written.
         """
         file = Path(folder) / "results.json"
-        beside = file.with_name(file.name + ".part")
-        try:
-            beside.write_text(json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n")
-            os.replace(beside, file)
-        except OSError as error:
-            raise DataError(f"{file} cannot be written: {error.strerror or error}.") from error
+        _write(file, json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n")
+        _write(file.with_suffix(".md"), markdown(self))
         return file
 
     def tables(self) -> list[Table]:
@@ -167,6 +164,15 @@ class Results:
             )
             table.add_row(variant, *(_number(v.value) for v in (*ious, *rest)))
         return table
+
+
+def _write(file: Path, text: str) -> None:
+    beside = file.with_name(file.name + ".part")
+    try:
+        beside.write_text(text)
+        os.replace(beside, file)
+    except OSError as error:
+        raise DataError(f"{file} cannot be written: {error.strerror or error}.") from error
 
 
 def _summarise(rows: Sequence[Row], seed: int) -> Iterable[Group]:

@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from ..errors import ModelError
+from .embedder import Embedder
 from .localizer import declip
 from .tracenet import TraceNet
 
@@ -16,15 +17,19 @@ from .tracenet import TraceNet
 BUILDERS: dict[str, Callable[..., nn.Module]] = {
     "declip": declip,
     "tracenet": TraceNet,
+    "embedder": Embedder,
 }
 
 
-def build(config: Mapping[str, Any]) -> nn.Module:
+def build(
+    config: Mapping[str, Any], builders: Mapping[str, Callable[..., nn.Module]] = BUILDERS
+) -> nn.Module:
     """The model that `config` describes, with random weights.
 
     Args:
-        config: ``{"architecture": <a key of BUILDERS>, **keyword arguments}``, JSON-able; what is
+        config: ``{"architecture": <a key of builders>, **keyword arguments}``, JSON-able; what is
             left out takes its default. Every model keeps its own as ``model.config``.
+        builders: the architectures to choose from.
 
     Raises:
         ModelError: an unknown architecture or argument (the valid ones are listed), or an
@@ -32,15 +37,15 @@ def build(config: Mapping[str, Any]) -> nn.Module:
     """
     arguments = dict(config)
     name = arguments.pop("architecture", None)
-    if not isinstance(name, str) or name not in BUILDERS:
-        raise ModelError(f"unknown architecture {name!r}; valid: {', '.join(BUILDERS)}.")
-    valid = inspect.signature(BUILDERS[name]).parameters
+    if not isinstance(name, str) or name not in builders:
+        raise ModelError(f"unknown architecture {name!r}; valid: {', '.join(builders)}.")
+    valid = inspect.signature(builders[name]).parameters
     if unknown := [argument for argument in arguments if argument not in valid]:
         raise ModelError(
             f"{name}: unknown argument {', '.join(map(repr, unknown))}; valid: {', '.join(valid)}."
         )
     try:
-        return BUILDERS[name](**arguments)
+        return builders[name](**arguments)
     except (TypeError, ValueError, ArithmeticError, RuntimeError, AssertionError) as error:
         # Sizes that make no network: -1 channels, "many" layers, 5 heads for a width of 32.
         reason = str(error).split("\n")[0]

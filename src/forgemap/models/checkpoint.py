@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -20,8 +19,11 @@ from torch import nn
 from ..errors import ModelError
 from ..preprocess import Preprocess
 from .build import BUILDERS, build
+from .home import offline
+from .ledger import sha256_of
 from .published import read_published
 from .strict import load_strictly, read_safetensors
+from .zoo import ZOO, ready_folder
 
 __all__ = ["find_folder", "load_model", "read_published", "save_model", "weights_sha256"]
 
@@ -53,22 +55,35 @@ def save_model(
         ModelError: the folder cannot be written, or holds something that is not a model.
     """
     described: Any = model  # every model carries its config and preprocess
+    made_of, state = described.config, model.state_dict()
+    if hasattr(model, "portable"):  # some learn in another form than they are used in
+        made_of, state = described.portable()
     config = {
         "forgemap": _forgemap_version(),
-        "model": described.config,
+        "model": made_of,
         "preprocess": described.preprocess.to_dict(),
     }
     if described.config.get("architecture") not in BUILDERS:
         raise ModelError(f"{folder}: the model's config does not say how to build it again.")
     if taken := sorted(config.keys() & (extra or {}).keys()):
         raise ModelError(f"{folder}: extra may not replace {', '.join(taken)} of {CONFIG}.")
-    text = json.dumps({**config, **(extra or {})}, indent=2) + "\n"
-    folder = Path(folder).resolve()
     if card is None:
-        card = (
-            f"# {folder.name}\n\nA model of Forgemap: `forgemap analyze --model {folder.name}`.\n"
-        )
-    tensors = {name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}
+        name = Path(folder).resolve().name
+        card = f"# {name}\n\nA model of Forgemap: `forgemap analyze --model {name}`.\n"
+    return write_folder(folder, {**config, **(extra or {})}, state, card)
+
+
+def write_folder(
+    folder: str | Path, config: Mapping[str, Any], state: Mapping[str, torch.Tensor], card: str
+) -> Path:
+    """Write a folder of config.json, model.safetensors and README.md, as `save_model` promises it.
+
+    Raises:
+        ModelError: the folder cannot be written, or holds something that is not a model.
+    """
+    text = json.dumps(config, indent=2) + "\n"
+    folder = Path(folder).resolve()
+    tensors = {name: t.detach().cpu().contiguous() for name, t in state.items()}
     fresh = folder.with_name(f".{folder.name}.partial")
     try:
         _check_target(folder)
@@ -92,8 +107,9 @@ def load_model(
     """Read a model folder.
 
     Args:
-        folder: a folder that `save_model` wrote, or, if there is no such folder and it looks like
-            ``owner/name``, a model of the Hugging Face hub, downloaded once and cached.
+        folder: a folder that `save_model` wrote; or, if there is no such folder, the name of a
+            published model that was downloaded before (`zoo.ZOO`), or ``owner/name``, a model of
+            the Hugging Face hub, downloaded once and cached.
         device: where the model goes.
 
     Returns:
@@ -120,15 +136,12 @@ def weights_sha256(folder: str | Path) -> str:
     path = find_folder(folder) / WEIGHTS
     if not path.is_file():
         raise ModelError(f"{path}: no such file; the model folder is incomplete.")
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
+    return sha256_of(path)
 
 
 def find_folder(folder: str | Path) -> Path:
-    """The local folder of a model: as given, or downloaded if it is a hub id (``owner/name``)."""
+    """The local folder of a model: as given, or the one made of a published model (a name of
+    `zoo.ZOO`; never downloaded here), or downloaded if it is a hub id (``owner/name``)."""
     path = Path(folder)
     if path.is_dir():
         return path
@@ -136,12 +149,17 @@ def find_folder(folder: str | Path) -> Path:
         return _previous(path)
     if path.exists():
         raise ModelError(f"{path}: is a file; give the model's folder.")
+    if str(folder) in ZOO:
+        return ready_folder(str(folder))
     if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", str(folder)):
         raise ModelError(f"{path}: no such model folder.")
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(str(folder), allow_patterns=[CONFIG, WEIGHTS, CARD]))
+        files = [CONFIG, WEIGHTS, CARD]
+        return Path(
+            snapshot_download(str(folder), allow_patterns=files, local_files_only=offline())
+        )
     except Exception as error:  # offline, unknown, private: many classes, one remedy
         reason = str(error).strip().split("\n")[0]
         raise ModelError(

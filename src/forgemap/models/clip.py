@@ -1,4 +1,4 @@
-"""clip.py: CLIP's image towers, ViT and ResNet, cut off after a named layer.
+"""clip.py: CLIP's image towers, ViT and ResNet, cut off after the last layer that is needed.
 
 Radford et al., "Learning transferable visual models from natural language supervision" (2021).
 A tower ends where its features are taken: later blocks are not built, computed, loaded or saved.
@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import ModelError
-from .output import Features
+from .output import Features, combine
 
 
 class ClipViT(nn.Module):
@@ -23,7 +23,8 @@ class ClipViT(nn.Module):
     where g = image_size / patch. Neither the last norm nor the projection is applied.
 
     Args:
-        layer: "layer0" (the output of the first block) to "layer<layers - 1>".
+        layer: "layer0" (the output of the first block) to "layer<layers - 1>", or several, such as
+            "layer6+layer12", whose channels are concatenated.
         width: channels of a token.
         layers: blocks of the whole tower, of which only the first ones are built.
         heads: attention heads; CLIP's own towers have width / 64.
@@ -50,13 +51,13 @@ class ClipViT(nn.Module):
                 f"a ViT backbone needs transformers: pip install 'forgemap[clip]' ({error})."
             ) from error
 
-        blocks = layer_number(layer, range(layers)) + 1
+        self.numbers = layer_numbers(layer, range(layers))
         if heads < 1 or width % heads:
             raise ModelError(f"{heads} heads cannot share a ViT's width of {width} equally.")
         config = CLIPVisionConfig(
             hidden_size=width,
             intermediate_size=4 * width,
-            num_hidden_layers=blocks,
+            num_hidden_layers=max(self.numbers) + 1,
             num_attention_heads=heads,
             patch_size=patch,
             image_size=image_size,
@@ -65,13 +66,25 @@ class ClipViT(nn.Module):
         config._attn_implementation = "sdpa"
         self.model = CLIPVisionModel(config)
         self.model.add_module("post_layernorm", nn.Identity())  # after the last block: dead here
-        self.channels = width
+        self.channels = width * len(self.numbers)
         self.size = image_size // patch
 
     def forward(self, images: Tensor) -> Features:
-        tokens = self.model(pixel_values=images).last_hidden_state
-        grid = tokens[:, 1:].transpose(1, 2).unflatten(2, (self.size, self.size))
-        return Features(grid, summary=tokens[:, 0])
+        if len(self.numbers) == 1:
+            layers = [self.model(pixel_values=images).last_hidden_state]
+        else:
+            states = self.model(pixel_values=images, output_hidden_states=True).hidden_states
+            layers = [states[number + 1] for number in self.numbers]  # the first are embeddings
+        return combine(
+            Features(
+                tokens[:, 1:].transpose(1, 2).unflatten(2, (self.size, self.size)), tokens[:, 0]
+            )
+            for tokens in layers
+        )
+
+    def residual_blocks(self) -> list[nn.Module]:
+        """The blocks in their order."""
+        return list(self.model.encoder.layers)
 
 
 class ClipResNet(nn.Module):
@@ -82,7 +95,8 @@ class ClipResNet(nn.Module):
     stem of three convolutions and by average pooling before every convolution that would stride.
 
     Args:
-        layer: "layer1" to "layer4".
+        layer: "layer1" to "layer4", or several, such as "layer2+layer3", whose channels are
+            concatenated on the grid of the first.
         width: channels of the stem.
         layers: bottleneck blocks of each stage, of which only the first stages are built.
 
@@ -93,7 +107,7 @@ class ClipResNet(nn.Module):
         self, layer: str = "layer3", width: int = 64, layers: Sequence[int] = (3, 4, 6, 3)
     ) -> None:
         super().__init__()
-        stages = layer_number(layer, range(1, len(layers) + 1))
+        self.numbers = layer_numbers(layer, range(1, len(layers) + 1))
         self.conv1 = nn.Conv2d(3, width // 2, 3, stride=2, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(width // 2)
         self.conv2 = nn.Conv2d(width // 2, width // 2, 3, padding=1, bias=False)
@@ -101,24 +115,31 @@ class ClipResNet(nn.Module):
         self.conv3 = nn.Conv2d(width // 2, width, 3, padding=1, bias=False)
         self.bn3 = nn.BatchNorm2d(width)
         self.stages = nn.ModuleDict()
-        channels = width
-        for number in range(stages):
+        channels, widths = width, []
+        for number in range(max(self.numbers)):
             planes, stride = width * 2**number, 1 if number == 0 else 2
             blocks = [Bottleneck(channels, planes, stride)]
             channels = 4 * planes
             blocks += [Bottleneck(channels, planes) for _ in range(layers[number] - 1)]
             self.stages[f"layer{number + 1}"] = nn.Sequential(*blocks)
-        self.channels = channels
-        self.size = 56 // 2 ** (stages - 1)  # of the grid, for an input of 224 x 224
+            widths.append(channels)
+        self.channels = sum(widths[number - 1] for number in self.numbers)
+        self.size = 56 // 2 ** (self.numbers[0] - 1)  # of the grid, for an input of 224 x 224
 
     def forward(self, images: Tensor) -> Features:
         x = F.relu(self.bn1(self.conv1(images)))
         x = F.relu(self.bn2(self.conv2(x)))
         x = F.relu(self.bn3(self.conv3(x)))
         x = F.avg_pool2d(x, 2)
+        maps = []
         for stage in self.stages.values():
             x = stage(x)
-        return Features(x)
+            maps.append(Features(x))
+        return combine(maps[number - 1] for number in self.numbers)
+
+    def residual_blocks(self) -> list[nn.Module]:
+        """The bottlenecks of all stages in their order."""
+        return [block for stage in self.stages.values() for block in stage.children()]
 
 
 class Bottleneck(nn.Module):
@@ -166,9 +187,13 @@ class ClipFusion(nn.Module):
         return Features(torch.cat([tokens, maps], dim=1))
 
 
-def layer_number(layer: str, valid: range) -> int:
-    """ "layer7" -> 7, or a ModelError that lists the layers that there are."""
+def layer_numbers(layer: str, valid: range) -> list[int]:
+    """ "layer7" -> [7], "layer6+layer12" -> [6, 12], or a ModelError that lists the valid ones."""
     names = {f"layer{number}": number for number in valid}
-    if layer not in names:
-        raise ModelError(f"unknown layer {layer!r}; valid: {', '.join(names)}.")
-    return names[layer]
+    wanted = layer.split("+")
+    for name in wanted:
+        if name not in names:
+            raise ModelError(f"unknown layer {name!r}; valid: {', '.join(names)}.")
+    if len({*wanted}) < len(wanted):
+        raise ModelError(f"{layer!r} names a layer twice.")
+    return [names[name] for name in wanted]

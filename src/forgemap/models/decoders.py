@@ -22,6 +22,7 @@ DECODERS = {
     "conv-4": "four stages of one 5x5 convolution",
     "conv-12": "four stages of three 5x5 convolutions",
     "conv-20": "four stages of five 5x5 convolutions",
+    "gradcam": "a classifier of whole pictures, and its Grad-CAM map",
 }
 
 
@@ -144,12 +145,18 @@ def quick_gelu(x: Tensor) -> Tensor:
     return x * torch.sigmoid(1.702 * x)
 
 
-def initialise(decoder: nn.Module) -> None:
+def initialise(decoder: nn.Module, scales: bool = False) -> None:
     """Draw every kernel and matrix from N(0, 0.02), as the paper does.
 
-    The published code draws the scales of the BatchNorms from it as well, which all but switches
-    the layers off; here they start at 1.
+    Args:
+        decoder: what to initialise.
+        scales: draw the scales of the BatchNorms from it as well, as the published code does. It
+            all but switches the layers off at the start; without it they start at 1.
     """
     for parameter in decoder.parameters():
         if parameter.dim() > 1:
             nn.init.normal_(parameter, std=0.02)
+    if scales:
+        for module in decoder.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                nn.init.normal_(module.weight, std=0.02)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -24,3 +27,21 @@ class Features(NamedTuple):
     grid: Tensor
     #: (B, C), the class token; None where the backbone has none.
     summary: Tensor | None = None
+
+
+def combine(layers: Iterable[Features]) -> Features:
+    """The features of several layers as one: channels concatenated, on the grid of the first.
+
+    Other grids are resized to it bilinearly. There is a class token (B, C of all) if all have one.
+    """
+    first, *others = layers
+    if not others:
+        return first
+    size = first.grid.shape[-2:]
+    grids = [first.grid]
+    for grid, _ in others:
+        same = grid.shape[-2:] == size
+        grids.append(grid if same else F.interpolate(grid, size, mode="bilinear"))
+    summaries = [layer.summary for layer in (first, *others) if layer.summary is not None]
+    summary = torch.cat(summaries, dim=1) if len(summaries) == len(grids) else None
+    return Features(torch.cat(grids, dim=1), summary)

@@ -21,8 +21,19 @@ from .build import build
 from .localizer import Localizer
 from .spellings import Decoder, State, Tower
 from .strict import raise_misfits, read_safetensors, read_torch
+from .torchscript import is_torchscript, read_torchscript
 
 Source = str | Path | Mapping[str, Any]
+
+
+class BackboneMissing(ModelError):
+    """A file that holds the decoder alone, and no backbone was given."""
+
+    def __init__(self, name: str, channels: int, layer: str) -> None:
+        super().__init__(f"{name}: holds the decoder alone; give its backbone's weights as well.")
+        #: How many the decoder takes, and the layer that the file states: a hint at what fits.
+        self.channels = channels
+        self.layer = layer
 
 
 def read_published(
@@ -39,8 +50,8 @@ def read_published(
             a bare state dict. It may hold the decoder alone, or the whole network with CLIP's text
             tower.
         backbones: CLIP's weights for a file that holds none (every ViT + RN50 fusion): the ViT,
-            the ResNet or both; files or state dicts with OpenAI's names, or for the ViT those of
-            transformers.
+            the ResNet or both; files (also OpenAI's TorchScript archives) or state dicts with
+            OpenAI's names, or for the ViT those of transformers.
         layer: where the features are taken, as in `declip`; None: as the file says.
         heads: attention heads of the ViT, which no tensor tells; None: as the file says, else
             CLIP's width / 64.
@@ -58,9 +69,8 @@ def read_published(
     if towers and backbones:
         raise ModelError(f"{file.name}: holds its own backbone; give no other.")
     if not towers and not backbones:
-        raise ModelError(
-            f"{file.name}: holds the decoder alone; give its backbone's weights as well."
-        )
+        stated = str(layer or file.facts.get("feature_layer") or "")
+        raise BackboneMissing(file.name, decoder.inputs(), stated)
     towers += [Tower(other.state, other.name) for other in map(_read, backbones)]
     towers.sort(key=lambda tower: tower.kind != "vit")  # in a fusion, the ViT's channels come first
 
@@ -85,6 +95,37 @@ def read_published(
     return model.eval()
 
 
+def fill_backbone(model: Localizer, sources: Sequence[Source]) -> None:
+    """CLIP's weights into the backbone of a network that `declip` made; its decoder stays as it is.
+
+    Args:
+        model: with a ViT, a ResNet or both.
+        sources: the weights of each, in any order, as for `read_published`.
+
+    Raises:
+        ModelError: a file that cannot be read; too few or too many for this backbone; a missing,
+            unexpected or mis-shaped tensor.
+    """
+    files = [_read(source) for source in sources]
+    towers = {tower.kind: tower for tower in (Tower(file.state, file.name) for file in files)}
+    wanted = str(model.config["backbone"])
+    if sorted(towers) != sorted(wanted.split("+")) or len(towers) < len(files):
+        held = ", ".join(f"{tower.source} ({kind})" for kind, tower in towers.items())
+        raise ModelError(f"the backbone {wanted} cannot be filled from {held}.")
+    modules: Any = model.backbone.children() if "+" in wanted else [model.backbone]
+    for kind, module in zip(wanted.split("+"), modules, strict=True):
+        towers[kind].fill(module, max(module.numbers))
+
+
+def check_decoder(path: Path, name: str) -> None:
+    """A ModelError if `path` (called `name` there) cannot be read, or holds no DeCLIP decoder."""
+    try:
+        file = _read(path)
+        Decoder({key: t for key, t in file.state.items() if key.startswith("fc.")}, file.name)
+    except ModelError as error:
+        raise ModelError(str(error).replace(str(path), name)) from error
+
+
 @dataclass
 class _File:
     """A checkpoint's tensors, and what it says about them (feature_layer, decoder_type, …)."""
@@ -103,6 +144,8 @@ def _read(source: Source) -> _File:
         name, path = str(source), Path(source)
         if path.suffix == ".safetensors":
             content, facts = read_safetensors(path)
+        elif is_torchscript(path):
+            content = read_torchscript(path)
         else:
             content = read_torch(path)
     if not isinstance(content, Mapping):

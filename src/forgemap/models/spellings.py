@@ -197,6 +197,10 @@ class Decoder(Part):
             ours = re.sub(pattern, replacement, ours)
         return ours
 
+    def inputs(self) -> int:
+        """The channels that it takes."""
+        return self.shape("stages.0.0.weight" if self.convolutions else "head.weight")[1]
+
     def arguments(self, facts: Mapping[str, Any], heads: int | None) -> dict[str, Any]:
         """Those of `declip` that make this decoder; `heads` are the ViT's."""
         found: dict[str, Any]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
+import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,9 @@ def read_torch(path: Path) -> Any:
     try:
         with warnings.catch_warnings():  # about formats that are refused just below
             warnings.simplefilter("ignore")
-            return torch.load(path, map_location="cpu", weights_only=True)
+            # Of a zip archive, only what is used is read.
+            lazily = zipfile.is_zipfile(path)
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=lazily)
     except Exception as error:  # a corrupt pickle raises anything
         culprit = re.search(r"GLOBAL (\S+)|TorchScript", str(error))
         if culprit is None:

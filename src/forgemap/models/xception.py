@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .clip import layer_number
-from .output import Features
+from .clip import layer_numbers
+from .output import Features, combine
 
 
 class Xception(nn.Module):
@@ -21,7 +21,8 @@ class Xception(nn.Module):
     images (B, 3, 224, 224) -> grid (B, C, h, h): layer1 55 x 55, layer2 28 x 28, layer3 14 x 14.
 
     Args:
-        layer: "layer1" to "layer3", the three blocks of the entry flow.
+        layer: "layer1" to "layer3", the three blocks of the entry flow, or several, such as
+            "layer1+layer2", whose channels are concatenated on the grid of the first.
         channels: of the two convolutions, then of each block; blocks after `layer` are not built.
     """
 
@@ -30,25 +31,32 @@ class Xception(nn.Module):
     ) -> None:
         super().__init__()
         first, second, *widths = channels
-        count = layer_number(layer, range(1, len(widths) + 1))
+        self.numbers = layer_numbers(layer, range(1, len(widths) + 1))
         self.conv1 = nn.Conv2d(3, first, 3, stride=2, bias=False)
         self.bn1 = nn.BatchNorm2d(first)
         self.conv2 = nn.Conv2d(first, second, 3, bias=False)
         self.bn2 = nn.BatchNorm2d(second)
         self.blocks = nn.ModuleDict()
-        inputs, size = second, 109
-        for number, width in enumerate(widths[:count], start=1):
+        inputs, size, sizes = second, 109, []
+        for number, width in enumerate(widths[: max(self.numbers)], start=1):
             self.blocks[f"block{number}"] = EntryBlock(inputs, width, relu_first=number > 1)
             inputs, size = width, (size + 1) // 2
-        self.channels = inputs
-        self.size = size  # of the grid, for an input of 224 x 224
+            sizes.append(size)
+        self.channels = sum(widths[number - 1] for number in self.numbers)
+        self.size = sizes[self.numbers[0] - 1]  # of the grid, for an input of 224 x 224
 
     def forward(self, images: Tensor) -> Features:
         x = F.relu(self.bn1(self.conv1(images)))
         x = F.relu(self.bn2(self.conv2(x)))
+        maps = []
         for block in self.blocks.values():
             x = block(x)
-        return Features(x)
+            maps.append(Features(x))
+        return combine(maps[number - 1] for number in self.numbers)
+
+    def residual_blocks(self) -> list[nn.Module]:
+        """The blocks in their order."""
+        return list(self.blocks.values())
 
 
 class EntryBlock(nn.Module):

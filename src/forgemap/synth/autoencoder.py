@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterator
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from forgemap.errors import ModelError
+from forgemap.models.generators import UPSAMPLING, bundled_generator, is_generator, load_generator
 from forgemap.synth.taef2 import taef2_decoder, taef2_encoder
 
 TAEF2_FILES = ("taef2_encoder.pth", "taef2_decoder.pth")
@@ -63,7 +65,7 @@ class Autoencoder:
             return np.asarray(self.encode(images[None])[0].numpy())
 
         rows, columns = (-(-side // s) for side in pixels.shape[:2])
-        return _tiled(run, rows, columns, 1)
+        return tiled(run, rows, columns, 1)
 
     def decode_pixels(self, latents: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
         """Latents (C, h, w) -> (H, W, 3) uint8, cropped to `shape` (H, W)."""
@@ -72,7 +74,7 @@ class Autoencoder:
             part = torch.from_numpy(np.ascontiguousarray(latents[:, y, x]))
             return np.asarray(self.decode(part[None])[0].numpy())
 
-        images = _tiled(run, latents.shape[1], latents.shape[2], self.stride)
+        images = tiled(run, latents.shape[1], latents.shape[2], self.stride)
         cropped = np.moveaxis(images[:, : shape[0], : shape[1]], 0, -1)
         return np.ascontiguousarray(np.rint(cropped * 255).astype(np.uint8))
 
@@ -81,7 +83,7 @@ class Autoencoder:
         return self.decode_pixels(self.encode_pixels(pixels), pixels.shape[:2])
 
 
-def _tiled(
+def tiled(
     run: Callable[[slice, slice], np.ndarray], rows: int, columns: int, scale: int
 ) -> np.ndarray:
     """What `run` makes of each tile of a latent grid, blended linearly where tiles overlap.
@@ -123,25 +125,39 @@ def _spans(cells: int, scale: int) -> Iterator[tuple[slice, np.ndarray]]:
 
 
 def load_autoencoder(source: str | Path) -> Autoencoder:
-    """The autoencoder in a folder, or at a hub id.
+    """The autoencoder of a name, in a folder, or at a hub id.
 
     Args:
-        source: a folder with taef2_encoder.pth and taef2_decoder.pth, a folder saved by diffusers
-            (AutoencoderKL or AutoencoderTiny), or the hub id ("owner/name") of such a model.
+        source: the name of one that ships (UPSAMPLING), a folder written by `forgemap train
+            autoencoder`, a folder with taef2_encoder.pth and taef2_decoder.pth, a folder saved by
+            diffusers (AutoencoderKL or AutoencoderTiny), or the hub id ("owner/name") of such a
+            model.
 
     Raises:
         ModelError: no such folder, weights that do not fit, or diffusers missing.
     """
     folder = Path(source)
+    if str(source) in UPSAMPLING:
+        return _load_own(bundled_generator(str(source)), str(source))
+    if is_generator(folder):
+        return _load_own(folder, str(folder))
     if all((folder / name).is_file() for name in TAEF2_FILES):
         return _load_taef2(folder)
     hub_id = not folder.exists() and str(source).count("/") == 1
     if hub_id or (folder / "config.json").is_file():
         return _load_diffusers(str(source))
     raise ModelError(
-        f"No autoencoder at {source}: give a folder that holds {' and '.join(TAEF2_FILES)}, "
-        "a folder saved by diffusers, or a hub id such as owner/name."
+        f"No autoencoder at {source}: give {', '.join(UPSAMPLING)}, a folder that holds "
+        f"{' and '.join(TAEF2_FILES)}, a folder saved by forgemap or diffusers, or a hub id such "
+        "as owner/name."
     )
+
+
+def _load_own(folder: Path, name: str) -> Autoencoder:
+    network: Any = load_generator(folder)
+    if network.config["architecture"] not in UPSAMPLING:
+        raise ModelError(f"{folder} holds an inpainting network, not an autoencoder.")
+    return Autoencoder(network.encode, network.decode, name)
 
 
 def _load_taef2(folder: Path) -> Autoencoder:

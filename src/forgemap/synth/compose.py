@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -15,13 +14,22 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from forgemap.data.records import MANIFEST, SPLITS, split_of
+from forgemap.data.records import MANIFEST, SPLITS, UNTOUCHED, split_of
 from forgemap.errors import DataError
 from forgemap.image import find_images
+from forgemap.synth.journal import JOURNAL, open_journal, write_text
 from forgemap.synth.methods import NEED_AUTOENCODER, choose_methods
-from forgemap.synth.worker import Photo, Settings, Task, run_task, set_up, single_thread
+from forgemap.synth.worker import (
+    REAL,
+    Photo,
+    Settings,
+    Task,
+    label_of,
+    run_task,
+    set_up,
+    single_thread,
+)
 
-JOURNAL = "journal.jsonl"
 _Answer = tuple[list[dict[str, Any]], list[str]]  # rows, and a sentence for each failure
 EDITS_PER_TASK = 8  # a photo is decoded once per task; an interruption loses at most this much
 
@@ -35,6 +43,8 @@ def synthesize(
     seed: int = 0,
     workers: int = 1,
     autoencoder: str | Path | None = None,
+    inpainter: str | Path = "",
+    whole: bool = False,
     crop: int | None = None,
     vary: bool = False,
     untouched: bool = False,
@@ -56,7 +66,11 @@ def synthesize(
         seed: 0 or more.
         workers: processes. They are spawned, so a script that asks for several must call this
             under `if __name__ == "__main__":`.
-        autoencoder: folder or hub id, for the methods that need one (see load_autoencoder).
+        autoencoder: name, folder or hub id, for the methods that need one (see load_autoencoder);
+            several with commas between, then each edit draws one of them.
+        inpainter: folder of a network for inpaint_learned; "" = the one that ships.
+        whole: instead of edits, write each picture as it is to real/, and as each autoencoder (by
+            default those that ship) gives it back to a folder of the autoencoder's name.
         crop: edit crops of at most this many pixels a side, not whole photos.
         vary: process and compress the pictures before and after the edit in varied ways.
         untouched: also write the equally processed pictures without their edits (method "none").
@@ -72,21 +86,25 @@ def synthesize(
     """
     console = Console(stderr=True)
     out = Path(out)
-    names = choose_methods(methods, autoencoder is not None)
+    autoencoders = _autoencoders(autoencoder, whole)
+    if whole and methods is not None:
+        raise DataError("Whole pictures are made by autoencoders alone: leave out --methods.")
+    names = [] if whole else choose_methods(methods, bool(autoencoders))
     _check(per_photo, seed, workers, crop, split, area)
-    if autoencoder is not None:
-        from forgemap.synth.autoencoder import load_autoencoder  # imports torch
+    if inpainter:
+        from forgemap.synth.learned import load_inpainter  # imports torch
 
-        load_autoencoder(autoencoder)  # what is wrong with it is said here, once
-        autoencoder = Path(autoencoder).resolve() if Path(autoencoder).exists() else autoencoder
+        load_inpainter(inpainter)
+        inpainter = Path(inpainter).resolve()
     photos = [photos] if isinstance(photos, (str, Path)) else photos
     sources, problems = _read_sources(photos, out)
     sources = [photo for photo in sources if split is None or split_of(photo.sha256) == split]
     if not sources:
         raise DataError(_nothing(split, problems))
-    if methods is None and autoencoder is None:
+    if methods is None and not autoencoders:
         console.print(
-            f"Without --autoencoder there is no {' and no '.join(NEED_AUTOENCODER)}.",
+            f"Without --autoencoder there is no {' and no '.join(NEED_AUTOENCODER)} "
+            "(--autoencoder nearest needs no download).",
             highlight=False,
         )
     settings = Settings(
@@ -94,14 +112,17 @@ def synthesize(
         methods=tuple(names),
         per_photo=per_photo,
         seed=seed,
-        autoencoder=None if autoencoder is None else str(autoencoder),
+        autoencoders=autoencoders,
         crop=crop,
         vary=vary,
         untouched=untouched,
         area=area,
         photos=tuple(sources),
+        inpainter=str(inpainter) if inpainter else "",
+        whole=whole,
     )
-    done = _open_journal(settings, split)
+    folders = (REAL, *map(label_of, autoencoders)) if whole else ("images", "masks")
+    done = open_journal(out, settings.describe() | {"split": split}, folders)
     tasks = _tasks(settings, done)
     bar = Progress(
         TextColumn("Editing photos"),
@@ -138,14 +159,37 @@ def synthesize(
     if not done:
         raise DataError(f"No picture could be made: {sorted(problems)[0]}")
     manifest = out / MANIFEST
-    _write(manifest, "".join(json.dumps(done[image]) + "\n" for image in sorted(done)))
+    write_text(manifest, "".join(json.dumps(done[image]) + "\n" for image in sorted(done)))
     return manifest
 
 
-def _write(path: Path, text: str) -> None:
-    beside = path.with_name(path.name + ".tmp")
-    beside.write_text(text, encoding="utf-8")
-    os.replace(beside, path)
+def _autoencoders(given: str | Path | None, whole: bool) -> tuple[str, ...]:
+    """The autoencoders by name, resolved folder or hub id; what is wrong with one is said here."""
+    if given is None and not whole:
+        return ()
+    from forgemap.models.generators import UPSAMPLING  # imports torch
+    from forgemap.synth.autoencoder import load_autoencoder
+
+    if given is None:
+        sources = list(UPSAMPLING)
+    elif Path(given).exists() and str(given) not in UPSAMPLING:
+        sources = [str(given)]
+    else:
+        sources = [name.strip() for name in str(given).split(",") if name.strip()]
+    if not sources:
+        raise DataError(f"No autoencoder given: use some of {', '.join(UPSAMPLING)}, or a folder.")
+    for i, source in enumerate(sources):
+        load_autoencoder(source)
+        if source not in UPSAMPLING and Path(source).exists():
+            sources[i] = str(Path(source).resolve())
+    labels = [label_of(source) for source in sources]
+    for label in labels:
+        if labels.count(label) > 1 or label in (REAL, UNTOUCHED):
+            raise DataError(
+                f"Pictures of an autoencoder called {label!r} could not be told from others: "
+                "give each folder a name of its own."
+            )
+    return tuple(sources)
 
 
 def _check(
@@ -195,44 +239,6 @@ def _nothing(split: str | None, problems: list[str]) -> str:
     return f"No photos{where}: give files or folders of pictures{reason}."
 
 
-def _open_journal(settings: Settings, split: str | None) -> dict[str, dict[str, Any]]:
-    """The finished rows by image name; a new journal's first line holds the settings."""
-    out = settings.out
-    journal = out / JOURNAL
-    described = settings.describe() | {"split": split}
-    try:
-        if not journal.exists():
-            if out.exists() and (not out.is_dir() or any(out.iterdir())):
-                raise DataError(f"{out} already holds something else: give a new or empty folder.")
-            out.mkdir(parents=True, exist_ok=True)
-            _write(journal, json.dumps(described) + "\n")
-        for name in ("images", "masks"):
-            (out / name).mkdir(exist_ok=True)
-            for torn in (out / name).glob("*.tmp"):
-                torn.unlink()
-        text = journal.read_text(encoding="utf-8")
-    except OSError as error:
-        raise DataError(f"{out} cannot be used: {error.strerror or error}.") from None
-    whole = text[: text.rfind("\n") + 1]
-    if whole != text:  # an interruption cut the last line
-        _write(journal, whole)
-    try:
-        earlier, *rows = [json.loads(line) for line in whole.splitlines()]
-    except ValueError:
-        raise DataError(f"{journal} is damaged: give a new folder.") from None
-    for key, value in json.loads(json.dumps(described)).items():
-        if earlier.get(key) != value:
-            raise DataError(
-                f"{out} holds a run with other settings ({key} was {earlier.get(key)}, "
-                f"now {value}): give another folder or the same settings."
-            )
-    return {
-        row["image"]: row
-        for row in rows
-        if (out / row["image"]).is_file() and (row["mask"] is None or (out / row["mask"]).is_file())
-    }
-
-
 def _tasks(settings: Settings, done: dict[str, dict[str, Any]]) -> list[Task]:
     finished: dict[tuple[str, int], int] = {}
     for row in done.values():
@@ -243,7 +249,7 @@ def _tasks(settings: Settings, done: dict[str, dict[str, Any]]) -> list[Task]:
         missing = [
             index
             for index in range(settings.per_photo)
-            if finished.get((photo.sha256, index), 0) < (2 if settings.has_twin(index) else 1)
+            if finished.get((photo.sha256, index), 0) < settings.pictures(index)
         ]
         for start in range(0, len(missing), EDITS_PER_TASK):
             tasks.append(Task(photo, tuple(missing[start : start + EDITS_PER_TASK])))
@@ -253,7 +259,7 @@ def _tasks(settings: Settings, done: dict[str, dict[str, Any]]) -> list[Task]:
 def _run(settings: Settings, tasks: list[Task], workers: int) -> Iterator[tuple[Task, _Answer]]:
     """Each task with its answer, in the order in which they finish."""
     if workers == 1 or len(tasks) <= 1:
-        with single_thread(with_torch=settings.autoencoder is not None):
+        with single_thread(with_torch=settings.with_torch):
             set_up(settings)
             for task in tasks:
                 yield task, run_task(task)

@@ -40,12 +40,14 @@ class Context:
     Attributes:
         donor: draws another photo of the same split: (name, (H, W, 3) uint8); None = there is none.
         autoencoder: for the methods that need one.
+        inpainter: folder of the network that fills regions; "" = the one that ships.
         area: smallest and largest share of the picture to edit.
         feather: largest width, in pixels, of the soft edge of a pasted region.
     """
 
     donor: Callable[[np.random.Generator], tuple[str, np.ndarray]] | None = None
     autoencoder: Autoencoder | None = None
+    inpainter: str = ""
     area: tuple[float, float] = (0.005, 0.5)
     feather: int = 3
 

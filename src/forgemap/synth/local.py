@@ -8,8 +8,8 @@ from typing import Any
 import cv2
 import numpy as np
 
+from forgemap.encode import jpeg
 from forgemap.synth.edit import Context, Edit, blend, window_of
-from forgemap.synth.encode import jpeg
 
 MARGIN = 16  # wider than any filter below, so that the window's rim does not show
 

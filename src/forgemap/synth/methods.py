@@ -9,6 +9,7 @@ import numpy as np
 from forgemap.errors import DataError
 from forgemap.synth.edit import Context, Edit
 from forgemap.synth.fill import inpaint_exemplar, inpaint_ns, inpaint_telea
+from forgemap.synth.learned import inpaint_learned
 from forgemap.synth.local import blur, jpeg_region, noise, resample
 from forgemap.synth.paste import copy_move, splice, splice_poisson
 from forgemap.synth.regenerate import autoencoder_paste, latent_edit
@@ -22,6 +23,7 @@ METHODS: dict[str, Method] = {
     "inpaint_telea": inpaint_telea,
     "inpaint_ns": inpaint_ns,
     "inpaint_exemplar": inpaint_exemplar,
+    "inpaint_learned": inpaint_learned,
     "autoencoder_paste": autoencoder_paste,
     "latent_edit": latent_edit,
     "resample": resample,
@@ -31,6 +33,7 @@ METHODS: dict[str, Method] = {
 }
 NEED_DONOR = ("splice", "splice_poisson")
 NEED_AUTOENCODER = ("autoencoder_paste", "latent_edit")
+NEED_TORCH = (*NEED_AUTOENCODER, "inpaint_learned")
 
 
 def choose_methods(names: Sequence[str] | None, autoencoder: bool) -> list[str]:
@@ -49,6 +52,7 @@ def choose_methods(names: Sequence[str] | None, autoencoder: bool) -> list[str]:
     wanting = [name for name in names if name in NEED_AUTOENCODER]
     if wanting and not autoencoder:
         raise DataError(
-            f"{wanting[0]} needs an autoencoder: give one with --autoencoder (a folder or hub id)."
+            f"{wanting[0]} needs an autoencoder: give one with --autoencoder (such as nearest, "
+            "a folder or a hub id)."
         )
     return [name for name in METHODS if name in names]

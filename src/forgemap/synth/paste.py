@@ -8,9 +8,9 @@ from typing import Any
 import cv2
 import numpy as np
 
+from forgemap.encode import jpeg
 from forgemap.errors import DataError
 from forgemap.synth.edit import Context, Edit, Window, blend, window_of
-from forgemap.synth.encode import jpeg
 from forgemap.synth.masks import random_mask
 
 

@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 from PIL import Image as Pillow
 
+from forgemap.encode import SUBSAMPLING, decode, encode_jpeg, encode_png, encode_webp
 from forgemap.synth.edit import Edit
-from forgemap.synth.encode import SUBSAMPLING, decode, encode_jpeg, encode_png, encode_webp
 
 RESIZERS = {
     "area": Pillow.Resampling.BOX,

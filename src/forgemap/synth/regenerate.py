@@ -99,6 +99,6 @@ def _autoencoder(context: Context) -> Any:
     if context.autoencoder is None:
         raise DataError(
             "autoencoder_paste and latent_edit need an autoencoder: give one with --autoencoder "
-            "(a folder or a hub id)."
+            "(such as nearest, a folder or a hub id)."
         )
     return context.autoencoder

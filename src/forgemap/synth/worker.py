@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import signal
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -17,16 +16,18 @@ import cv2
 import numpy as np
 
 from forgemap.data.records import UNTOUCHED, split_of
+from forgemap.encode import encode_png
 from forgemap.errors import DataError, ForgemapError
 from forgemap.image import load_image
 from forgemap.synth.edit import Context, Edit
-from forgemap.synth.encode import encode_png
-from forgemap.synth.methods import METHODS, NEED_DONOR
+from forgemap.synth.journal import write_bytes
+from forgemap.synth.methods import METHODS, NEED_AUTOENCODER, NEED_DONOR, NEED_TORCH
 from forgemap.synth.prepare import finish, prepare
 
 if TYPE_CHECKING:
     from forgemap.synth.autoencoder import Autoencoder
 
+REAL = "real"  # folder of the pictures as they are, beside those of the generators
 SMALLEST = 64  # pixels a side
 DONORS_PER_PHOTO = 8
 CACHE_BYTES = 400_000_000
@@ -51,12 +52,14 @@ class Settings:
     methods: tuple[str, ...]
     per_photo: int
     seed: int
-    autoencoder: str | None
+    autoencoders: tuple[str, ...]
     crop: int | None
     vary: bool
     untouched: bool
     area: tuple[float, float]
     photos: tuple[Photo, ...]
+    inpainter: str = ""
+    whole: bool = False
 
     def describe(self) -> dict[str, Any]:
         """JSON-able; equal for two runs exactly when they make the same pictures."""
@@ -65,13 +68,27 @@ class Settings:
             "methods": list(self.methods),
             "per_photo": self.per_photo,
             "seed": self.seed,
-            "autoencoder": self.autoencoder,
+            "autoencoder": ",".join(self.autoencoders) or None,
             "crop": self.crop,
             "vary": self.vary,
             "untouched": self.untouched,
             "area": list(self.area),
             "photos": f"{len(self.photos)} with digest {digest[:16]}",
+            # As runs were described before there was a choice.
+            **({"inpainter": self.inpainter} if self.inpainter else {}),
+            **({"whole": True} if self.whole else {}),
         }
+
+    @property
+    def with_torch(self) -> bool:
+        """Whether any network is run."""
+        return self.whole or any(name in NEED_TORCH for name in self.methods)
+
+    def pictures(self, index: int) -> int:
+        """How many pictures edit `index` of a photo gives."""
+        if self.whole:
+            return 1 + len(self.autoencoders)
+        return 2 if self.has_twin(index) else 1
 
     def has_twin(self, index: int) -> bool:
         """Whether edit `index` of a photo gets an untouched twin.
@@ -93,7 +110,7 @@ class _Worker:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self._pixels: OrderedDict[str, np.ndarray] = OrderedDict()
-        self._autoencoder: Autoencoder | None = None
+        self._autoencoders: dict[str, Autoencoder] = {}
         self._splits: dict[str, list[Photo]] = {}
         for photo in settings.photos:
             self._splits.setdefault(split_of(photo.sha256), []).append(photo)
@@ -115,13 +132,18 @@ class _Worker:
             self._pixels.popitem(last=False)
         return pixels
 
-    def autoencoder(self) -> Autoencoder | None:
-        """The run's autoencoder, loaded when it is first asked for."""
-        if self._autoencoder is None and self.settings.autoencoder is not None:
+    def autoencoder(self, source: str) -> Autoencoder:
+        """One of the run's autoencoders, loaded when it is first asked for."""
+        if source not in self._autoencoders:
             from forgemap.synth.autoencoder import load_autoencoder  # imports torch
 
-            self._autoencoder = load_autoencoder(self.settings.autoencoder)
-        return self._autoencoder
+            self._autoencoders[source] = load_autoencoder(source)
+        return self._autoencoders[source]
+
+    def autoencoder_of(self, photo: Photo, index: int) -> str:
+        """The autoencoder that edit `index` of a photo uses, where there are several."""
+        drawn = _rng(self.settings.seed, photo, index, "autoencoder")
+        return str(drawn.choice(self.settings.autoencoders))
 
     def donors_of(self, photo: Photo) -> list[Photo]:
         """A shortlist of other photos of the same split, so that few have to be decoded."""
@@ -151,7 +173,8 @@ class _Worker:
             return [], [str(error)] if 0 in task.indices else []
         for index in task.indices:
             try:
-                rows += self.make(task.photo, pixels, index)
+                make = self.make_whole if self.settings.whole else self.make
+                rows += make(task.photo, pixels, index)
             except ForgemapError as error:
                 problems.append(f"edit {index} of {task.photo.path}: {error}")
         return rows, problems
@@ -170,9 +193,11 @@ class _Worker:
                     continue  # reported where it is a source itself
             raise DataError("none of the photos to take a region from can be read")
 
+        source = self.autoencoder_of(photo, index) if method in NEED_AUTOENCODER else None
         context = Context(
             donor=donor if shortlist else None,
-            autoencoder=self.autoencoder(),
+            autoencoder=None if source is None else self.autoencoder(source),
+            inpainter=settings.inpainter,
             area=settings.area,
         )
         ready, before = prepare(
@@ -180,6 +205,8 @@ class _Worker:
             crop=settings.crop, vary=settings.vary,
         )  # fmt: skip
         edit = _apply(method, ready, _rng(settings.seed, photo, index, "edit"), context)
+        if source is not None:
+            edit.parameters["autoencoder"] = label_of(source)
         variants = [(method, edit)]
         if settings.has_twin(index):
             variants.append((UNTOUCHED, Edit(ready, np.zeros(ready.shape[:2], np.uint8))))
@@ -192,8 +219,8 @@ class _Worker:
             image_file = f"images/{stem}{suffix}"
             mask_file = None if name == UNTOUCHED else f"masks/{stem}.png"
             if mask_file is not None:
-                _write(settings.out / mask_file, encode_png(mask))
-            _write(settings.out / image_file, data)
+                write_bytes(settings.out / mask_file, encode_png(mask))
+            write_bytes(settings.out / image_file, data)
             rows.append(
                 {
                     "image": image_file,
@@ -211,6 +238,49 @@ class _Worker:
                 }
             )  # fmt: skip
         return rows
+
+    def make_whole(self, photo: Photo, pixels: np.ndarray, index: int) -> list[dict[str, Any]]:
+        """Write picture `index` of a photo as it is and as each autoencoder gives it back."""
+        settings = self.settings
+        ready, before = prepare(
+            pixels, _rng(settings.seed, photo, index, "prepare"),
+            crop=settings.crop, vary=settings.vary,
+        )  # fmt: skip
+        nothing = np.zeros(ready.shape[:2], np.uint8)
+        rows = []
+        for source in (None, *settings.autoencoders):
+            made = ready if source is None else self.autoencoder(source).reconstruct(ready)
+            data, suffix, _, after = finish(
+                Edit(made, nothing), _rng(settings.seed, photo, index, "finish"), vary=settings.vary
+            )
+            folder = REAL if source is None else label_of(source)
+            image_file = f"{folder}/{photo.sha256[:16]}-{index:04d}{suffix}"
+            write_bytes(settings.out / image_file, data)
+            rows.append(
+                {
+                    "image": image_file,
+                    "mask": None,
+                    "source": photo.path,
+                    "source_sha256": photo.sha256,
+                    "split": split_of(photo.sha256),
+                    "method": UNTOUCHED if source is None else folder,
+                    "parameters": {"index": index, **before, **after},
+                    "seed": settings.seed,
+                    **({} if source is None else {"marks": "whole"}),
+                }
+            )
+        return rows
+
+
+def label_of(source: str) -> str:
+    """What pictures, folders and tables call an autoencoder: its name, or its folder's.
+
+    A run's weights lie in a folder "model", whose parent says more.
+    """
+    if not Path(source).is_dir():
+        return source.replace("/", "--")
+    path = Path(source).resolve()
+    return path.parent.name if path.name == "model" else path.name
 
 
 def _apply(method: str, pixels: np.ndarray, rng: np.random.Generator, context: Context) -> Edit:
@@ -234,12 +304,6 @@ def _rng(seed: int, photo: Photo, *purpose: int | str) -> np.random.Generator:
     return np.random.default_rng([seed, int(photo.sha256, 16), *words])
 
 
-def _write(path: Path, data: bytes) -> None:
-    beside = path.with_name(path.name + ".tmp")
-    beside.write_bytes(data)
-    os.replace(beside, path)
-
-
 _worker: _Worker | None = None
 
 
@@ -255,7 +319,7 @@ def set_up(settings: Settings) -> None:
 def run_task(task: Task) -> tuple[list[dict[str, Any]], list[str]]:
     """The rows of the files that were written, and a sentence for each that could not be."""
     assert _worker is not None
-    if _worker.settings.autoencoder is not None:
+    if _worker.settings.with_torch:
         import torch
 
         torch.set_num_threads(1)

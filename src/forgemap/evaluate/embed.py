@@ -1,0 +1,359 @@
+"""embed.py: pictures -> their embeddings in a Parquet file; a stopped run goes on.
+
+embed(Model.load("code"), "d3-test", "d3.parquet")
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+from zlib import crc32
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import track
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from ..classifiers import Source
+from ..data.generated import Labelled, read_generated
+from ..data.transforms import some
+from ..errors import DataError, ForgemapError, ModelError
+from ..image import DEFAULT_MAX_PIXELS, load_image
+from ..models.checkpoint import CONFIG, find_folder
+from ..models.embedder import CROPS, Embedder, cut
+from ..models.huggingface import load_embedder
+from ..preprocess import Preprocess
+from . import facts as facts_of
+from .embeddings import Embeddings, Row, join_files, read_embeddings, write_rows
+from .robustness import AS_IS, Variant, variants
+
+PART = 2048  # pictures between two savings
+TRANSFORMED = Variant("transforms")
+"""0 to 2 of CoDE's transforms, drawn for each picture."""
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """An embedder in eval mode, and its identity."""
+
+    network: Embedder
+    source: Source
+    folder: Path
+
+    @classmethod
+    def load(cls, name: str | Path, device: str = "cpu") -> Model:
+        """ModelError: no such embedder, or a device that is not here."""
+        try:
+            network, _ = load_embedder(name, device)
+        except (RuntimeError, AssertionError) as error:
+            raise ModelError(f"{device!r} cannot be used ({str(error).splitlines()[0]}).") from None
+        source = Source(str(name), network.fingerprint(), network.width)
+        return cls(network, source, find_folder(name))
+
+
+def name_of(variant: Variant) -> str:
+    """As tables and files say it."""
+    return "transforms" if variant == TRANSFORMED else variant.name
+
+
+def is_embedder(name: str | Path) -> bool:
+    """Whether a model's config.json says that it is an embedder; False where there is none."""
+    try:
+        config = json.loads((find_folder(name) / CONFIG).read_text(encoding="utf-8"))
+        return "model_type" in config or config["model"]["architecture"] == "embedder"
+    except (ForgemapError, OSError, ValueError, KeyError, TypeError):
+        return False  # whoever loads it says what is wrong
+
+
+class Pictures(NamedTuple):
+    """What is embedded."""
+
+    pictures: Sequence[Labelled]
+    names: list[str]
+    """Path relative to the data set."""
+    generators: list[str]
+    digest: str
+    """Changes with the names and sizes of the files."""
+
+
+def open_pictures(data: str | Path, split: str | None, limit: int | None, seed: int) -> Pictures:
+    """The pictures of any layout of `read_generated`, or of shards.
+
+    Args:
+        split: only pictures of this split, where the data says splits; None: all.
+        limit: at most so many, in equal shares of real pictures and of each generator.
+
+    Raises:
+        DataError: no such data, or nothing of that split.
+    """
+    from ..data.shards import ShardPictures
+
+    path = Path(data)
+    found: Sequence[Labelled]
+    if path.suffix == ".tar" or (path.is_dir() and any(path.glob("*.tar"))):
+        shards = ShardPictures(path, split=split)
+        chosen = _even([shards.generator(i) for i in range(len(shards))], limit, seed)
+        lines = [shards.name(i) for i in range(len(shards))]
+        digest = [f"{shard.file}\0{shard.sha256}\0{shard.bytes}" for shard in shards.shards.shards]
+        names = [lines[i] for i in chosen]
+        return Pictures(
+            _Chosen(shards, chosen),
+            names,
+            [shards.generator(i) for i in chosen],
+            _sha256([*digest, *names]),
+        )
+    found = [p for p in read_generated(path) if split in (None, p.split)]
+    if not found:
+        raise DataError(f"{path} has no folder of the split {split!r}: leave it out.")
+    found = [found[i] for i in _even([p.generator for p in found], limit, seed)]
+    root = path if path.is_dir() else path.parent
+    files = [p.image for p in found if isinstance(p.image, Path)]
+    names = [os.path.relpath(file, root) for file in files]
+    sizes = [f"{name}\0{file.stat().st_size}" for name, file in zip(names, files, strict=True)]
+    return Pictures(found, names, [p.generator for p in found], _sha256(sizes))
+
+
+class _Chosen(Sequence[Labelled]):
+    def __init__(self, whole: Sequence[Labelled], chosen: list[int]) -> None:
+        self.whole, self.chosen = whole, chosen
+
+    def __len__(self) -> int:
+        return len(self.chosen)
+
+    def __getitem__(self, i: int) -> Labelled:  # type: ignore[override]  # no slices
+        return self.whole[self.chosen[i]]
+
+
+def _even(generators: list[str], limit: int | None, seed: int) -> list[int]:
+    """At most `limit` indices in order: one of each generator in turn, drawn at random."""
+    if limit is None or limit >= len(generators):
+        return list(range(len(generators)))
+    turns: dict[str, int] = {}
+    order = []
+    for i in np.random.default_rng(seed).permutation(len(generators)):
+        name = generators[i]
+        turns[name] = turns.get(name, 0) + 1
+        order.append((turns[name], name, int(i)))
+    return sorted(i for _, _, i in sorted(order)[:limit])
+
+
+def _sha256(lines: Sequence[str]) -> str:
+    return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+class View(NamedTuple):
+    """One picture in one variant, ready for the network, or why it is not."""
+
+    place: int
+    crops: Tensor | None
+    """(V, 3, side, side) float32."""
+    error: str
+    key: str
+    group: str
+    split: str
+    variant: str
+
+
+class Views(Dataset[View]):
+    """Every picture in every variant; the order is all variants of a picture, then the next."""
+
+    def __init__(
+        self,
+        pictures: Pictures,
+        chosen: Sequence[Variant],
+        network: Embedder,
+        crops: str,
+        seed: int,
+        max_pixels: int,
+    ) -> None:
+        self.pictures, self.chosen = pictures, list(chosen)
+        self.side, self.preprocess, self.crops = network.image_size, network.preprocess, crops
+        self.seed, self.max_pixels = seed, max_pixels
+
+    def __len__(self) -> int:
+        return len(self.pictures.names) * len(self.chosen)
+
+    def __getitem__(self, n: int) -> View:
+        place, turn = divmod(n, len(self.chosen))
+        variant, name = self.chosen[turn], self.pictures.names[place]
+        picture = self.pictures.pictures[place]
+        fixed = (picture.key, picture.group, picture.split, _variant(picture, variant))
+        try:
+            rng = np.random.default_rng([self.seed, crc32(f"{name} {name_of(variant)}".encode())])
+            pixels = load_image(picture.image, max_pixels=self.max_pixels).pixels
+            crops = _crops(_changed(pixels, variant, rng), self.side, self.crops, self.preprocess)
+        except Exception as error:  # one broken picture must not end the run
+            text = str(error).replace("<bytes>", name).split("\n")[0]
+            sentence = (
+                text if isinstance(error, ForgemapError) else f"{type(error).__name__}: {text}"
+            )
+            return View(place, None, sentence, *fixed)
+        return View(place, crops, "", *fixed)
+
+
+def _variant(picture: Labelled, variant: Variant) -> str:
+    """D3's own "augm" and "no_augm" are variants, too."""
+    own = [picture.variant] if picture.variant else []
+    return ", ".join([*own, *([name_of(variant)] if variant != AS_IS or not own else [])])
+
+
+def _changed(pixels: np.ndarray, variant: Variant, rng: np.random.Generator) -> np.ndarray:
+    if variant == TRANSFORMED:
+        return some(pixels, rng)
+    changed = variant.apply(pixels, rng)
+    return changed if isinstance(changed, np.ndarray) else load_image(changed).pixels
+
+
+def _crops(pixels: np.ndarray, side: int, crops: str, preprocess: Preprocess) -> Tensor:
+    return torch.cat([preprocess(view) for view in cut(pixels, side, crops).views])
+
+
+def _as_list(views: list[View]) -> list[View]:
+    return views
+
+
+def _one_thread(_: int) -> None:
+    torch.set_num_threads(1)
+
+
+def embed(
+    model: Model,
+    data: str | Path,
+    out: str | Path,
+    *,
+    split: str | None = None,
+    limit: int | None = None,
+    recompress: Sequence[int] = (),
+    robustness: bool = False,
+    transforms: bool = False,
+    crops: str = "centre",
+    seed: int = 0,
+    workers: int = 0,
+    batch: int = 64,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
+    progress: bool = True,
+) -> Embeddings:
+    """Embed every picture of a data set and keep the embeddings in a Parquet file.
+
+    Args:
+        data: folder, manifest or shards of real and generated pictures; see `open_pictures`.
+        out: the file. A run that was stopped goes on; a file of the same run is only read.
+        recompress, robustness, transforms: more variants of every picture: JPEG qualities, all
+            `robustness.GRIDS`, and 0 to 2 of CoDE's transforms.
+        crops: a key of `models.embedder.CROPS`.
+        workers: processes that read and decode; 0 = this one.
+        batch: pictures at a time.
+        max_pixels: larger pictures are not decoded and count as failures.
+
+    Raises:
+        DataError: no such data, a file of another run at `out`, or no picture that can be read.
+    """
+    out = Path(out)
+    if crops not in CROPS:
+        raise ModelError(f"unknown crops {crops!r}; valid: {', '.join(CROPS)}.")
+    chosen = variants(list(recompress), robustness) + ([TRANSFORMED] if transforms else [])
+    pictures = open_pictures(data, split, limit, seed)
+    plan = {
+        "fingerprint": model.source.fingerprint,
+        "data_sha256": pictures.digest,
+        "variants": [name_of(variant) for variant in chosen],
+        "crops": crops,
+        "seed": seed,
+        "max_pixels": max_pixels,
+    }
+    facts = {"plan": plan, "data": str(data), **facts_of.machine()}
+    if out.is_file():
+        found = read_embeddings(out, model.source)
+        _same(out, found.facts.get("plan"), plan)
+        return found
+    parts = out.with_name(out.name + ".parts")
+    views = Views(pictures, chosen, model.network, crops, seed, max_pixels)
+    try:
+        parts.mkdir(parents=True, exist_ok=True)
+        at = parts / "plan.json"
+        if at.is_file():
+            _same(out, json.loads(at.read_text(encoding="utf-8")), plan)
+        else:
+            at.write_text(json.dumps(plan), encoding="utf-8")
+        files = _write_parts(model, views, parts, facts, workers, batch, progress)
+        join_files(files, out, model.source, facts)
+        shutil.rmtree(parts)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{out} cannot be written: {error}.") from None
+    found = read_embeddings(out, model.source)
+    if not len(found):
+        out.unlink()
+        raise DataError(f"No picture could be embedded. The first: {found.errors[0][1]}")
+    return found
+
+
+def _same(out: Path, earlier: Any, plan: dict[str, Any]) -> None:
+    if earlier != plan:
+        changed = [n for n in plan if not isinstance(earlier, dict) or earlier.get(n) != plan[n]]
+        raise DataError(
+            f"{out} is of a different run (another {' and '.join(changed)}): give another name."
+        )
+
+
+def _write_parts(
+    model: Model,
+    views: Views,
+    parts: Path,
+    facts: dict[str, Any],
+    workers: int,
+    batch: int,
+    progress: bool,
+) -> list[Path]:
+    """The files of all parts; those that are there already are not made again."""
+    total = -(-len(views) // PART)
+    files = [parts / f"{number:06d}.parquet" for number in range(total)]
+    done = next((n for n, file in enumerate(files) if not file.is_file()), total)
+    left = range(done * PART, len(views))
+    loader: DataLoader[View] = DataLoader(
+        views,
+        batch,
+        sampler=left,
+        num_workers=workers,
+        collate_fn=_as_list,
+        worker_init_fn=_one_thread,
+    )
+    console = Console(stderr=True, quiet=not progress)
+    shown = track(
+        _rows(model, views, loader),
+        "Embedding",
+        total=len(left),
+        console=console,
+        disable=not progress,
+    )
+    for file in files[done:]:
+        rows = [row for some_rows in islice(shown, PART) for row in some_rows]
+        write_rows(file, model.source, facts, rows)
+    return files
+
+
+@torch.inference_mode()
+def _rows(model: Model, views: Views, loader: DataLoader[View]) -> Iterator[list[Row]]:
+    """For each picture and variant its rows: one per crop, or one with the error."""
+    device = model.network.class_token.device
+    for together in loader:
+        sound = [view.crops for view in together if view.crops is not None]
+        vectors: Iterator[np.ndarray] = iter(())
+        if sound:
+            answer = model.network(torch.cat(sound).to(device)).float().cpu().numpy()
+            vectors = iter(answer)
+        for view in together:
+            name, maker = views.pictures.names[view.place], views.pictures.generators[view.place]
+            fixed = (name, maker, view.key, view.group, view.split, view.variant)
+            if view.crops is None:
+                yield [Row(*fixed, 0, view.error, None)]
+            else:
+                yield [Row(*fixed, n, "", next(vectors)) for n in range(len(view.crops))]

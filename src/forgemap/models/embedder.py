@@ -1,0 +1,232 @@
+"""embedder.py: CoDE's Embedder: image -> one vector in which real and generated pictures lie apart.
+
+Baraldi et al., "Contrasting deepfakes diffusion via contrastive learning and global-local
+similarities" (ECCV 2024, arXiv 2407.20337): a ViT-Tiny/16 at 224 x 224, trained from scratch; the
+embedding is the class token after the last norm.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..errors import ModelError
+from ..preprocess import Preprocess
+
+#: As published: native resolution (pictures are cropped, never resized), ImageNet's mean and std.
+CODE = Preprocess(size=None, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": nn.functional.gelu,
+    "relu": nn.functional.relu,
+    "gelu_pytorch_tanh": nn.GELU(approximate="tanh"),
+}
+
+
+class Embedder(nn.Module):
+    """A vision transformer, as transformers' ViT without its pooler, of PyTorch's own layers.
+
+    images (B, 3, image_size, image_size), normalised -> embeddings (B, width).
+
+    Args:
+        width: channels of a token, and length of the embedding.
+        layers: transformer blocks.
+        heads: attention heads of a block.
+        mlp: hidden channels of a block's two-layer network.
+        patch: side of a patch in pixels.
+        image_size: side of the input in pixels.
+        activation: a key of `ACTIVATIONS`.
+        eps: of every layer norm.
+        dropout: share of values that is dropped in training.
+
+    The defaults are the published network's (5.5 M weights).
+    """
+
+    native = True  # pictures come in their own size; see `embed`
+
+    def __init__(
+        self,
+        width: int = 192,
+        layers: int = 12,
+        heads: int = 3,
+        mlp: int = 768,
+        patch: int = 16,
+        image_size: int = 224,
+        activation: str = "gelu",
+        eps: float = 1e-6,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if activation not in ACTIVATIONS:
+            raise ModelError(f"unknown activation {activation!r}; valid: {', '.join(ACTIVATIONS)}.")
+        if image_size % patch:
+            raise ModelError(f"image_size {image_size} is not a multiple of the patch, {patch}.")
+        if layers < 1:
+            raise ModelError(f"{layers} layers make no network; give at least 1.")
+        config = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
+        self.config: dict[str, Any] = {"architecture": "embedder", **config}
+        self.preprocess = CODE
+        self.width, self.image_size = width, image_size
+        self.patches = nn.Conv2d(3, width, patch, stride=patch)
+        self.class_token = nn.Parameter(torch.zeros(1, 1, width))
+        self.positions = nn.Parameter(torch.zeros(1, (image_size // patch) ** 2 + 1, width))
+        block = nn.TransformerEncoderLayer(
+            width,
+            heads,
+            mlp,
+            dropout,
+            activation=ACTIVATIONS[activation],
+            layer_norm_eps=eps,
+            batch_first=True,
+            norm_first=True,
+        )
+        self.blocks = nn.ModuleList(copy.deepcopy(block) for _ in range(layers))
+        self.norm = nn.LayerNorm(width, eps)
+        self._initialise()
+
+    def _initialise(self) -> None:
+        """As ViTs are trained from scratch: N(0, 0.02), cut off at two sigma; biases 0."""
+        for module in self.modules():
+            if isinstance(module, (nn.Linear, nn.Conv2d)):
+                nn.init.trunc_normal_(module.weight, std=0.02, a=-0.04, b=0.04)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+            if isinstance(module, nn.MultiheadAttention):
+                nn.init.trunc_normal_(module.in_proj_weight, std=0.02, a=-0.04, b=0.04)
+        for parameter in (self.class_token, self.positions):
+            nn.init.trunc_normal_(parameter, std=0.02, a=-0.04, b=0.04)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """images (B, 3, image_size, image_size) -> embeddings (B, width)."""
+        patches = self.patches(images).flatten(2).transpose(1, 2)
+        tokens = torch.cat([self.class_token.expand(len(patches), -1, -1), patches], dim=1)
+        tokens = tokens + self.positions
+        *blocks, last = self.blocks
+        for block in blocks:
+            tokens = block(tokens)
+        return self.norm(_class_token(last, tokens))
+
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) of what its embeddings depend on: sizes, preprocessing and weights.
+
+        The same for one network in any kind of file, and another one after any training.
+        """
+        digest = hashlib.sha256()
+        sizes = {k: v for k, v in self.config.items() if k != "dropout"}
+        digest.update(json.dumps([sizes, self.preprocess.to_dict()], sort_keys=True).encode())
+        for name, tensor in sorted(self.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+    @torch.inference_mode()
+    def embed(self, pixels: np.ndarray, crops: str = "centre") -> Tensor:
+        """A picture (H, W, 3) uint8 -> the embeddings of its crops (V, width), float32, on the CPU.
+
+        Args:
+            pixels: sRGB, as `image.load_image` gives it; never resized.
+            crops: a key of `CROPS`; "centre" gives one embedding, as published.
+        """
+        device = self.class_token.device
+        views = [self.preprocess(view) for view in cut(pixels, self.image_size, crops).views]
+        return self(torch.cat(views).to(device)).float().cpu()
+
+
+def _class_token(block: Any, tokens: Tensor) -> Tensor:
+    """What a block makes of the class token (B, width): all that is needed of the last one."""
+    normed = block.norm1(tokens)
+    attended, _ = block.self_attn(normed[:, :1], normed, normed, need_weights=False)
+    token = tokens[:, :1] + block.dropout1(attended)
+    inner = block.dropout(block.activation(block.linear1(block.norm2(token))))
+    return (token + block.dropout2(block.linear2(inner)))[:, 0]
+
+
+class Cut(NamedTuple):
+    """The crops of one picture."""
+
+    views: list[np.ndarray]
+    """Each (side, side, 3) uint8."""
+    notes: tuple[str, ...]
+    """What had to be done for it: whether the picture was padded."""
+
+
+def cut(pixels: np.ndarray, side: int, crops: str = "centre") -> Cut:
+    """Cut squares of ``side`` pixels out of a picture (H, W, 3), never resizing it.
+
+    A picture that is smaller in a dimension is padded with black to the side, evenly (the odd pixel
+    right and below), as the published code does it; a note says so.
+    """
+    if crops not in CROPS:
+        raise ModelError(f"unknown crops {crops!r}; valid: {', '.join(CROPS)}.")
+    height, width = pixels.shape[:2]
+    notes: tuple[str, ...] = ()
+    if height < side or width < side:
+        notes = (f"smaller than {side} x {side}: padded with black",)
+        down, right = max(0, side - height), max(0, side - width)
+        borders = ((down // 2, down - down // 2), (right // 2, right - right // 2), (0, 0))
+        pixels = np.pad(pixels, borders)
+        height, width = pixels.shape[:2]
+    corners = CROPS[crops](height - side, width - side, side)
+    views = [np.ascontiguousarray(pixels[y : y + side, x : x + side]) for y, x in corners]
+    return Cut(views, notes)
+
+
+Corners = list[tuple[int, int]]
+
+
+def centre(down: int, right: int, side: int) -> Corners:
+    """The middle."""
+    return [(round(down / 2), round(right / 2))]  # half a pixel to the even side, as published
+
+
+def five(down: int, right: int, side: int) -> Corners:
+    """The middle and the four corners."""
+    return [*centre(down, right, side), (0, 0), (0, right), (down, 0), (down, right)]
+
+
+def grid(down: int, right: int, side: int) -> Corners:
+    """As few as cover the picture, evenly spread, at most 5 x 5."""
+
+    def places(room: int) -> list[int]:
+        number = min(5, -(-room // side) + 1)
+        return [round(place) for place in np.linspace(room / 2 if number == 1 else 0, room, number)]
+
+    return [(y, x) for y in places(down) for x in places(right)]
+
+
+#: Where crops lie: the top left corners (y, x), given the room below and to the right.
+CROPS: dict[str, Callable[[int, int, int], Corners]] = {
+    "centre": centre,
+    "five": five,
+    "grid": grid,
+}
+
+Scorer = Callable[[np.ndarray], np.ndarray]
+
+#: How the crops of a picture give one score: (embeddings (V, D), scorer of embeddings) -> score.
+AGGREGATIONS: dict[str, Callable[[np.ndarray, Scorer], float]] = {
+    "mean-embedding": lambda embeddings, score: float(score(embeddings.mean(axis=0)[None])[0]),
+    "mean-score": lambda embeddings, score: float(np.mean(score(embeddings))),
+    "median-score": lambda embeddings, score: float(np.median(score(embeddings))),
+    "max-score": lambda embeddings, score: float(np.max(score(embeddings))),
+}
+
+
+def aggregate(embeddings: np.ndarray, score: Scorer, how: str = "mean-score") -> float:
+    """One score in [0, 1] of a picture's crops.
+
+    Args:
+        embeddings: (V, D), see `Embedder.embed`.
+        score: embeddings (N, D) -> scores (N,), such as a classifier's ``scores``.
+        how: a key of `AGGREGATIONS`. With one crop all of them are the same.
+    """
+    if how not in AGGREGATIONS:
+        raise ModelError(f"unknown aggregation {how!r}; valid: {', '.join(AGGREGATIONS)}.")
+    return AGGREGATIONS[how](np.asarray(embeddings, np.float32), score)
