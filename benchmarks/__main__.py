@@ -19,11 +19,15 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import bench_metrics
+from benchmarks import bench_embedder, bench_features, bench_metrics
 from benchmarks.timing import Measured, measure
 from forgemap.evaluate.facts import machine
 
-BENCHMARKS = {"metrics": bench_metrics.cases}
+BENCHMARKS = {
+    "embedder": bench_embedder.cases,
+    "features": bench_features.cases,
+    "metrics": bench_metrics.cases,
+}
 HERE = Path(__file__).parent
 KEPT_SHARE = 2 / 3  # of the baseline's ratio
 

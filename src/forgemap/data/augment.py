@@ -7,35 +7,23 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 
+from ..encode import SUBSAMPLING, decode, encode_jpeg, encode_webp
+
 Pixels = np.ndarray
 Rng = np.random.Generator
 
 INTERPOLATIONS = (cv2.INTER_AREA, cv2.INTER_LINEAR, cv2.INTER_CUBIC, cv2.INTER_LANCZOS4)
-CHROMA = (
-    cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444,
-    cv2.IMWRITE_JPEG_SAMPLING_FACTOR_422,
-    cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420,
-)
-
-
-def encode(pixels: Pixels, extension: str, options: list[int]) -> Pixels:
-    """Encode and decode (H, W, 3) RGB uint8 with one of OpenCV's codecs."""
-    _, data = cv2.imencode(extension, cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), options)
-    decoded = cv2.imdecode(data, cv2.IMREAD_COLOR)
-    assert decoded is not None, "OpenCV must read what it has just written"
-    return cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB)
 
 
 def jpeg(pixels: Pixels, rng: Rng, low: int = 50, high: int = 100) -> Pixels:
     """JPEG of random quality in [low, high] and random chroma subsampling."""
-    options = [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(low, high + 1))]
-    options += [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, int(rng.choice(CHROMA))]
-    return encode(pixels, ".jpg", options)
+    quality = int(rng.integers(low, high + 1))
+    return decode(encode_jpeg(pixels, quality, str(rng.choice(list(SUBSAMPLING)))))
 
 
 def webp(pixels: Pixels, rng: Rng) -> Pixels:
     """WebP of random quality in [50, 100)."""
-    return encode(pixels, ".webp", [cv2.IMWRITE_WEBP_QUALITY, int(rng.integers(50, 100))])
+    return decode(encode_webp(pixels, int(rng.integers(50, 100))))
 
 
 def blur(pixels: Pixels, rng: Rng) -> Pixels:

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -16,6 +15,7 @@ from ..errors import DataError
 from ..image import load_image
 from ..preprocess import Preprocess
 from .augment import augment
+from .masks import load_mask
 from .records import Record
 
 
@@ -33,17 +33,8 @@ def load_pair(record: Record) -> tuple[np.ndarray, np.ndarray]:
         DataError: the mask is unreadable or of another size than the picture.
     """
     pixels = load_image(record.image).pixels
-    if record.mask is None:
-        return pixels, np.zeros(pixels.shape[:2], np.uint8)
-    mask = cv2.imread(str(record.mask), cv2.IMREAD_GRAYSCALE)
-    if mask is None:
-        raise DataError(f"{record.mask}: cannot be read as a mask; write it again as a PNG.")
-    if mask.shape != pixels.shape[:2]:
-        raise DataError(
-            f"{record.mask}: the mask is {mask.shape[1]}x{mask.shape[0]} pixels, but its picture "
-            f"{record.image.name} is {pixels.shape[1]}x{pixels.shape[0]}; make them the same size."
-        )
-    return pixels, np.where(mask > 127, 255, 0).astype(np.uint8)
+    height, width = pixels.shape[:2]
+    return pixels, load_mask(record, (height, width))
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+import os
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from forgemap.errors import DataError
 MANIFEST = "manifest.jsonl"
 SPLITS = ("train", "val", "test")
 UNTOUCHED = "none"  # the "method" of a picture that was not edited
+MARKS = ("white", "black", "green", "whole")  # see Record.marks and masks.py
 
 
 @dataclass(frozen=True)
@@ -20,12 +23,16 @@ class Record:
 
     Attributes:
         image: the picture's file.
-        mask: 8-bit PNG of the picture's size, 255 = manipulated pixel; None = untouched.
+        mask: picture file of the picture's size that marks the manipulated pixels; None =
+            untouched, or manipulated as a whole.
         source: the photo it was made from, as its maker named it.
         method: name of the edit, "none" for an untouched picture.
         split: "train", "val" or "test"; everything made from one photo shares its split.
         parameters: what the edit drew at random, for tables and for finding outliers.
         seed: the run's seed.
+        marks: how the mask says "manipulated": "white" (255, as everywhere here), "black" or
+            "green" in sets made by others, or "whole" where there is no mask because all of the
+            picture was generated. `masks.load_mask` absorbs it.
     """
 
     image: Path
@@ -35,6 +42,7 @@ class Record:
     split: str
     parameters: dict[str, Any]
     seed: int
+    marks: str = "white"
 
     @property
     def manipulated(self) -> bool:
@@ -57,8 +65,8 @@ def read_manifest(path: str | Path) -> list[Record]:
 
     Args:
         path: a JSON-lines file with one object per picture (image, mask, source, method, split,
-            parameters, seed), or the folder that holds it as "manifest.jsonl". Paths of pictures
-            and masks are relative to the manifest.
+            parameters, seed, marks), or the folder that holds it as "manifest.jsonl". Paths of
+            pictures and masks are relative to the manifest.
 
     Raises:
         DataError: no such file, a line that is not such an object, or a picture that is not there.
@@ -82,6 +90,38 @@ def read_manifest(path: str | Path) -> list[Record]:
     return records
 
 
+def write_manifest(records: Iterable[Record], path: str | Path) -> Path:
+    """Write a manifest that `read_manifest` reads back; whole or not at all.
+
+    Pictures and masks below the manifest's folder are named relative to it, others absolutely.
+    """
+    path = Path(path)
+    folder = path.parent.resolve()
+
+    def name(file: Path | None) -> str | None:
+        if file is None:
+            return None
+        whole = file.resolve()
+        return str(whole.relative_to(folder) if whole.is_relative_to(folder) else whole)
+
+    rows = []
+    for record in records:
+        row = asdict(record) | {"image": name(record.image), "mask": name(record.mask)}
+        if record.marks == "white":
+            del row["marks"]  # as manifests were before there was a choice
+        rows.append(json.dumps(row) + "\n")
+    if not rows:
+        raise DataError(f"{path}: there is no picture to list.")
+    beside = path.with_name(path.name + ".tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside.write_text("".join(rows), encoding="utf-8")
+        os.replace(beside, path)
+    except OSError as error:
+        raise DataError(f"{path} cannot be written: {error.strerror or error}.") from None
+    return path
+
+
 def _record(line: str, number: int, path: Path) -> Record:
     try:
         row = json.loads(line)
@@ -98,6 +138,7 @@ def _record(line: str, number: int, path: Path) -> Record:
             split=split,
             parameters=dict(row.get("parameters") or {}),
             seed=int(row.get("seed", 0)),
+            marks=str(row.get("marks", "white")),
         )
     except KeyError as error:
         raise DataError(f"Line {number} of {path} has no {error.args[0]!r}.") from None
@@ -107,7 +148,12 @@ def _record(line: str, number: int, path: Path) -> Record:
         raise DataError(
             f"Line {number} of {path} has the split {split!r}: use one of {', '.join(SPLITS)}."
         )
-    if record.manipulated and record.mask is None:
+    if record.marks not in MARKS:
+        raise DataError(
+            f"Line {number} of {path} has the marks {record.marks!r}: use one of "
+            f"{', '.join(MARKS)}."
+        )
+    if record.manipulated and record.mask is None and record.marks != "whole":
         raise DataError(f"Line {number} of {path} has the method {method!r} but no mask.")
     for file in (record.image, record.mask):
         if file is not None and not file.is_file():

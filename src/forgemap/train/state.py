@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import copy
+import hashlib
+import json
 import os
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from ..errors import ForgemapError, ModelError
+from .processes import like, load_optimizer, whole
 
 
 @dataclass
@@ -24,43 +27,90 @@ class Progress:
 
     step: int = 0
     best: float = float("-inf")
+    schedule: dict[str, Any] = field(default_factory=dict)
+
+
+def moving(network: nn.Module) -> list[str]:
+    """The tensors that training changes: parameters with gradients, buffers in training mode.
+
+    The rest, a frozen backbone, is neither averaged nor written to checkpoints. Call it after
+    ``network.train()``.
+    """
+    names = {name for name, p in network.named_parameters() if p.requires_grad}
+    for prefix, module in network.named_modules():
+        if module.training:
+            buffers = (name for name, _ in module.named_buffers(recurse=False))
+            names |= {f"{prefix}.{name}" if prefix else name for name in buffers}
+    return [name for name in network.state_dict() if name in names]
+
+
+def fingerprint(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 (hex) of tensors: their names, kinds, shapes and bytes."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = whole(tensors[name]).detach().cpu().contiguous()
+        digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Around writes below ``path``: a full or broken disk becomes one sentence."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:  # PyTorch's writer raises the latter
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        raise ForgemapError(
+            f"{path}: cannot be written ({reason}); free some space, then the same command goes on."
+        ) from error
 
 
 class WeightAverage:
     """Exponential running average of a network's parameters and buffers.
 
     The averaged network is what is validated and saved: it gets most of what a slow decay of the
-    learning rate would give, at every moment of the run.
+    learning rate would give, at every moment of the run. With a decay of 0 it is the network.
     """
 
     def __init__(self, network: nn.Module, decay: float) -> None:
         self.decay, self.updates = decay, 0
-        self.tensors = {k: v.detach().clone() for k, v in network.state_dict().items()}
+        tensors = network.state_dict()
+        self.tensors = {n: tensors[n].detach().clone() for n in moving(network)} if decay else {}
 
     @torch.no_grad()
     def update(self, network: nn.Module) -> None:
         """Move towards the network's present weights; quickly at first."""
         self.updates += 1
-        decay = min(self.decay, self.updates / (self.updates + 10)) if self.decay else 0.0
-        for name, value in network.state_dict().items():
-            mine = self.tensors[name]
+        decay = min(self.decay, self.updates / (self.updates + 10))
+        now = network.state_dict()
+        for name, mine in self.tensors.items():
             if mine.dtype.is_floating_point:
-                mine.lerp_(value.to(mine.device), 1 - decay)
+                mine.lerp_(like(now[name], mine), 1 - decay)
             else:
-                mine.copy_(value)
+                mine.copy_(now[name])
 
     @contextmanager
     def applied(self, network: nn.Module) -> Iterator[None]:
         """The network with the averaged weights, in eval mode; its own come back afterwards."""
-        own = copy.deepcopy(network.state_dict())
+        now = network.state_dict()
+        own = {name: now[name].clone() for name in self.tensors}
         training = network.training
-        network.load_state_dict(self.tensors)
+        put(self.tensors, network)
         network.eval()
         try:
             yield
         finally:
-            network.load_state_dict(own)
+            put(own, network)
             network.train(training)
+
+
+@torch.no_grad()
+def put(tensors: Mapping[str, Tensor], network: nn.Module) -> None:
+    """Copy some of a network's tensors into it."""
+    now = network.state_dict()
+    for name, value in tensors.items():
+        now[name].copy_(like(value, now[name]))
 
 
 class RunFolder:
@@ -69,12 +119,16 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path, self.model = path, path / "model"
         self.checkpoint, self.config = path / "last.ckpt", path / "config.yaml"
+        self.frozen = ""  # fingerprint of what training does not change
 
     def settings(self, config: Any) -> dict[str, Any]:
         """The configuration as the model folder records it (without this machine's folders)."""
         values = {f.name: getattr(config, f.name) for f in fields(config)}
         values["data"] = [Path(d).name for d in values["data"]]
-        return {name: value for name, value in values.items() if name != "out"}
+        if values.get("init"):
+            values["init"] = Path(values["init"]).name
+        own = ("out", "cache", "cache_limit")
+        return {name: value for name, value in values.items() if name not in own}
 
     def claim(self, config: dict[str, Any], free: tuple[str, ...]) -> None:
         """Write the configuration, or check that it is the one that the folder was started with.
@@ -92,11 +146,29 @@ class RunFolder:
                             f"{self.path} holds a run with {name} = {before.get(name)!r}, not "
                             f"{value!r}; give another --out, or the same settings to go on."
                         )
-            beside = self.config.with_suffix(".partial")
+            beside = self.config.with_suffix(f".{os.getpid()}.partial")  # processes may share it
             beside.write_text(yaml.safe_dump(config, sort_keys=False))
             os.replace(beside, self.config)
         except OSError as error:
             raise ForgemapError(f"{self.path}: cannot be written ({error.strerror}).") from error
+
+    def check_space(self, network: nn.Module) -> None:
+        """Raise a ForgemapError if checkpoints and models of this network would fill the disk."""
+        tensors = network.state_dict()
+        sizes = {name: t.numel() * t.element_size() for name, t in tensors.items()}
+        # A checkpoint holds what moves, its average and AdamW's two moments. Whatever is replaced
+        # lies beside its successor for a moment.
+        needed = 2 * (4 * sum(sizes[name] for name in moving(network)) + sum(sizes.values()))
+        folder = self.path.absolute()
+        if folder.is_dir():
+            needed -= sum(f.stat().st_size for f in folder.rglob("*") if f.is_file())
+        while not folder.exists():
+            folder = folder.parent
+        if (free := shutil.disk_usage(folder).free) < needed:
+            raise ForgemapError(
+                f"{self.path}: the run needs {needed / 1e9:.2f} GB, but its disk has "
+                f"{free / 1e9:.2f} GB left; free some, or give another --out."
+            )
 
     def store(
         self,
@@ -107,18 +179,25 @@ class RunFolder:
         progress: Progress,
     ) -> None:
         """Write the checkpoint beside, then rename: there is always one whole checkpoint."""
+        now = network.state_dict()
         state = {
-            "network": network.state_dict(),
-            "optimizer": optimizer.state_dict(),
-            "average": average.tensors,
+            "network": whole({name: now[name] for name in moving(network)}),
+            "frozen": self.frozen,
+            "optimizer": whole(optimizer.state_dict()),
+            "average": whole(average.tensors),
             "updates": average.updates,
             "step": progress.step,
             "best": progress.best,
+            "schedule": progress.schedule,
         }
         if fabric.is_global_zero:
             beside = self.checkpoint.with_suffix(".partial")
-            torch.save(state, beside)
-            os.replace(beside, self.checkpoint)
+            try:
+                with writing(self.path):
+                    torch.save(state, beside)
+                    os.replace(beside, self.checkpoint)
+            finally:
+                beside.unlink(missing_ok=True)
         fabric.barrier()
 
     def restore(
@@ -129,17 +208,24 @@ class RunFolder:
         Raises:
             ModelError: the checkpoint is of another network or cannot be read.
         """
+        names = moving(network)
+        now = network.state_dict()
+        self.frozen = fingerprint({name: t for name, t in now.items() if name not in names})
         if not self.checkpoint.exists():
             return Progress()
         try:
             state: dict[str, Any] = torch.load(
                 self.checkpoint, map_location="cpu", weights_only=True
             )
-            network.load_state_dict(state["network"])
-            optimizer.load_state_dict(state["optimizer"])
-            tensors: dict[str, Tensor] = state["average"]
+            if sorted(state["network"]) != sorted(names):
+                raise ValueError("it holds other tensors than this network trains")
+            if state["frozen"] != self.frozen:
+                raise ValueError("the frozen weights are not those that the run began with")
+            put(state["network"], network)
+            load_optimizer(optimizer, state["optimizer"])
+            held = {name: like(t, now[name]) for name, t in state["average"].items()}
+            average.tensors, average.updates = held, state["updates"]
+            return Progress(state["step"], state["best"], state["schedule"])
         except Exception as error:
             reason = str(error).splitlines()[0]
             raise ModelError(f"{self.checkpoint}: cannot be continued from ({reason}).") from error
-        average.tensors, average.updates = tensors, state["updates"]
-        return Progress(state["step"], state["best"])

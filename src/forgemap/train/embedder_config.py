@@ -1,0 +1,187 @@
+"""embedder_config.py: EmbedderConfig, everything that determines an embedder's training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from ..classifiers import KINDS
+from ..data.contrast import ENCODINGS, FITS, ViewSettings
+from ..errors import ForgemapError
+from .config import described
+
+# Baraldi et al. (ECCV 2024, arXiv 2407.20337) and its published code where the paper is silent.
+# Views are cut and never resized, as at inference; the published script can do either.
+CODE: dict[str, Any] = {
+    "model": {},
+    "window": 0,
+    "fit": "crop",
+    "transforms": 2,
+    "global_area": [0.4, 1.0],
+    "local_area": [0.05, 0.4],
+    "temperature": 0.1,
+    "gather": False,
+    "batch": 1024,
+    "devices": 4,
+    "epochs": 150,
+    "epoch_steps": 1700,
+    "warmup_epochs": 5.0,
+    "lr": 2e-3,
+    "betas": [0.9, 0.999],
+    "weight_decay": 2e-5,
+    "average": 0.0,
+    "clip": 0.0,
+    "precision": "bf16-mixed",
+    "classifiers": ["linear", "nearest", "one-class"],
+    "choice": "linear",
+    "fit_on": 9600,
+    "validate_on": 4800,
+    "patience": 6,
+}
+
+#: The recipes by name: fields of `EmbedderConfig` and their values, where they differ from its own.
+RECIPES: dict[str, dict[str, Any]] = {"default": {}, "code": CODE}
+
+
+@dataclass(frozen=True)
+class EmbedderConfig:
+    """Everything that determines a training run; written to the run's folder as YAML."""
+
+    recipe: str = described("default", f"Values to start from: {', '.join(RECIPES)}.")
+    data: list[str] = described(
+        [], "Folders of real and generated pictures, manifests, or one folder of shards."
+    )
+    held_out: list[str] = described(
+        [], "The same, to validate on; by default the val split of the data."
+    )
+    leave_out: list[str] = described([], "Generators that are not trained on (folders).")
+    exclude: str = described("", "File of ids of records that are passed over (shards).")
+    out: str = described("runs/embedder", "Folder of the run: checkpoints, curves, model.")
+    model: dict[str, Any] = described({}, "Arguments of the network, where not CoDE's, by name.")
+    init: str = described("", "Embedder's folder whose weights to start from.")
+    # What is seen.
+    window: int = described(
+        512, "Pictures are first cut to at most so many pixels a side; 0 = not at all."
+    )
+    fit: str = described("crop", f"How views get the network's size: {', '.join(FITS)}.")
+    transforms: int = described(2, "Most transforms of one view; each gets 0 to so many.")
+    global_area: list[float] = described([0.4, 1.0], "Share of the area in a large crop.")
+    local_area: list[float] = described([0.05, 0.4], "Share of the area in a small crop.")
+    encodings: str = described(
+        "match",
+        f"So that no encoding tells the class: {'; '.join(map(': '.join, ENCODINGS.items()))}.",
+    )
+    # What is minimised.
+    temperature: float = described(0.1, "Of the contrastive loss: cosines are divided by it.")
+    gather: bool = described(False, "Whether negatives come from all devices, not each its own.")
+    # How.
+    batch: int = described(32, "Pairs of a real and a generated picture in one step, all devices.")
+    epochs: int = described(100, "Epochs of the whole run.")
+    epoch_steps: int = described(0, "Steps of an epoch; 0 = one time through the real pictures.")
+    warmup_epochs: float = described(5.0, "Epochs over which the learning rate rises from 0.")
+    lr: float = described(1e-3, "Peak learning rate of AdamW; falls to 0 by a cosine.")
+    betas: list[float] = described([0.9, 0.999], "AdamW's two decay rates.")
+    weight_decay: float = described(2e-5, "Weight decay of matrices; biases and norms have none.")
+    average: float = described(0.0, "Decay of the running average of the weights; 0 = none.")
+    clip: float = described(1.0, "Largest norm of the gradient; 0 = any.")
+    seed: int = described(0, "Seed of the weights and of every sample.")
+    precision: str = described("32-true", "32-true, or bf16-mixed where the processor has it.")
+    accelerator: str = described("auto", "cpu, cuda or auto.")
+    devices: int = described(1, "Devices on this machine.")
+    workers: int = described(1, "Processes that read and transform pictures; 0 = none.")
+    # How it is watched.
+    classifiers: list[str] = described(
+        ["linear", "nearest", "one-class"], f"What validates: of {', '.join(KINDS)}."
+    )
+    choice: str = described("linear", "Whose balanced accuracy chooses the best checkpoint.")
+    fit_on: int = described(1200, "Training pictures that the classifiers are fitted on.")
+    validate_on: int = described(600, "Held-out pictures, spread over the generators; 0 = all.")
+    validate_every: int = described(1, "Epochs between validations; 0 = only at the end.")
+    patience: int = described(0, "Validations without improvement that end the run; 0 = none.")
+    checkpoint_every: int = described(200, "Steps between checkpoints.")
+
+    # What may differ between a run and its continuation.
+    FREE: ClassVar[tuple[str, ...]] = (
+        *("recipe", "out", "epochs", "workers", "classifiers", "choice", "fit_on", "held_out"),
+        *("validate_on", "validate_every", "patience", "checkpoint_every"),
+    )
+
+    @classmethod
+    def of(cls, **values: Any) -> EmbedderConfig:
+        """A configuration from its recipe's values and, above them, those given."""
+        return cls(**_with_recipe(values))
+
+    def check(self) -> None:
+        """Raise a ForgemapError for the first value that cannot work, before any long work."""
+        names: dict[str, tuple[str, ...]] = {
+            "recipe": tuple(RECIPES),
+            "fit": tuple(FITS),
+            "encodings": tuple(ENCODINGS),
+            "choice": tuple(self.classifiers),
+            "precision": ("32-true", "bf16-mixed"),
+            "accelerator": ("auto", "cpu", "cuda"),
+        }
+        for name, valid in names.items():
+            if (value := getattr(self, name)) not in valid:
+                raise ForgemapError(f"unknown {name} {value!r}; valid: {', '.join(valid)}.")
+        if unknown := [name for name in self.classifiers if name not in KINDS]:
+            raise ForgemapError(f"unknown classifier {unknown[0]!r}; valid: {', '.join(KINDS)}.")
+
+        def area(values: list[float]) -> tuple[bool, str]:
+            fits = len(values) == 2 and 0 < values[0] <= values[1] <= 1
+            return fits, "two shares of the area above 0 and at most 1, the smaller first"
+
+        rules = {
+            "data": (bool(self.data), "name at least one folder"),
+            "window": (self.window == 0 or self.window >= 32, "0 or at least 32"),
+            "transforms": (0 <= self.transforms <= 19, "between 0 and 19"),
+            "global_area": area(self.global_area),
+            "local_area": area(self.local_area),
+            "temperature": (self.temperature > 0, "above 0"),
+            "devices": (self.devices >= 1, "at least 1"),
+            "batch": (
+                self.batch >= 2 * self.devices and self.batch % max(1, self.devices) == 0,
+                f"a multiple of the devices ({self.devices}), at least 2 pairs for each",
+            ),
+            "epochs": (self.epochs >= 1, "at least 1"),
+            "epoch_steps": (self.epoch_steps >= 0, "at least 0"),
+            "warmup_epochs": (self.warmup_epochs >= 0, "at least 0"),
+            "lr": (self.lr > 0, "above 0"),
+            "betas": (
+                len(self.betas) == 2 and all(0 <= b < 1 for b in self.betas),
+                "two numbers, each at least 0 and below 1",
+            ),
+            "weight_decay": (self.weight_decay >= 0, "at least 0"),
+            "average": (0 <= self.average < 1, "at least 0 and below 1"),
+            "clip": (self.clip >= 0, "at least 0"),
+            "workers": (self.workers >= 0, "at least 0"),
+            "fit_on": (self.fit_on >= 4, "at least 4"),
+            "validate_on": (self.validate_on >= 0, "at least 0"),
+            "validate_every": (self.validate_every >= 0, "at least 0"),
+            "patience": (self.patience >= 0, "at least 0"),
+            "checkpoint_every": (self.checkpoint_every >= 1, "at least 1"),
+        }
+        for name, (holds, wanted) in rules.items():
+            if not holds:
+                raise ForgemapError(f"{name} is {getattr(self, name)!r}; it must be {wanted}.")
+
+    def views(self, side: int, qualities: tuple[int, ...]) -> ViewSettings:
+        """How pictures become views of ``side`` pixels."""
+        return ViewSettings(
+            side=side,
+            transforms=self.transforms,
+            fit=self.fit,
+            window=self.window,
+            global_area=(self.global_area[0], self.global_area[1]),
+            local_area=(self.local_area[0], self.local_area[1]),
+            encodings=self.encodings,
+            qualities=qualities,
+        )
+
+
+def _with_recipe(values: Mapping[str, Any]) -> dict[str, Any]:
+    name = values.get("recipe", "default")
+    if name not in RECIPES:
+        raise ForgemapError(f"unknown recipe {name!r}; valid: {', '.join(RECIPES)}.")
+    return {**RECIPES[name], **values}
