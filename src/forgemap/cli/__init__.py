@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import signal
 import sys
 
@@ -12,10 +13,19 @@ from .. import __version__
 from ..errors import ForgemapError
 from .analyze import analyze
 from .calibrate import calibrate
+from .convert import convert
+from .data import data
 from .demo import demo
+from .embed import embed
 from .evaluate import evaluate
+from .image_level import image_level
+from .matrix import matrix
+from .models import models
+from .report import report
+from .serve import serve
+from .shards import shards
 from .synth import synth
-from .train import train
+from .train import LATE, train
 
 app = typer.Typer(
     name="forgemap",
@@ -29,8 +39,17 @@ app.command()(analyze)
 app.command()(demo)
 app.command()(synth)
 app.add_typer(train, name="train")
+app.add_typer(data, name="data")
+app.command(context_settings=LATE, add_help_option=False)(matrix)
 app.command()(evaluate)
+app.command()(embed)
+app.command(name="image-level")(image_level)
 app.command()(calibrate)
+app.command()(serve)
+app.add_typer(report, name="report")
+app.add_typer(shards, name="shards")
+app.add_typer(models, name="models")
+app.command()(convert)
 
 
 @app.command()
@@ -41,6 +60,9 @@ def version() -> None:
 
 def main() -> None:
     """Entry point of `forgemap`: a user's mistake is one sentence on stderr and exit code 2."""
+    # Threads that wait for work must sleep: on a busy or limited machine, spinning ones made a
+    # small picture take forty times as long.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if hasattr(signal, "SIGPIPE"):
         # End quietly when the reader of our output does, as in `forgemap analyze … | head`.
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)

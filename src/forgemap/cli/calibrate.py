@@ -13,7 +13,8 @@ from .extras import needs
 def calibrate(
     model: Annotated[Path, typer.Argument(help="Model folder; its config.json is rewritten.")],
     data: Annotated[
-        list[str], typer.Argument(help="Manifests, or folders that hold a manifest.jsonl.")
+        list[str],
+        typer.Argument(help="Manifests, folders that hold one, or data sets as NAME:ROOT."),
     ],
     photos: Annotated[
         list[str] | None, typer.Option(help="Folder of untouched photographs; may be repeated.")

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ..errors import ForgemapError
 from .extras import needs
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 def evaluate(
@@ -18,8 +21,10 @@ def evaluate(
     data: Annotated[
         Path,
         typer.Argument(
-            help="Folder with a manifest.jsonl (as `forgemap synth` makes them), or a folder of "
-            "photographs, all taken as untouched."
+            help="Folder with a manifest.jsonl (as `forgemap synth` makes them), a data set as "
+            "NAME:ROOT (see `forgemap data list`), or a folder of photographs, all taken as "
+            "untouched. For an embedder: a folder with real/ and one for each generator (or 0_real "
+            "and 1_fake, nature and ai), a manifest, shards, or a file of `forgemap embed`."
         ),
     ],
     out: Annotated[
@@ -42,22 +47,77 @@ def evaluate(
     max_pixels: Annotated[
         int, typer.Option(min=1, help="Larger pictures are refused before they are decoded.")
     ] = 100_000_000,
+    transforms: Annotated[
+        bool, typer.Option("--transforms", help="Embedder: also after 0 to 2 of CoDE's transforms.")
+    ] = False,
+    classifier: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Embedder: linear, nearest, one-class, or a classifier's file [its own]."
+        ),
+    ] = None,
+    fit: Annotated[
+        Path | None, typer.Option(help="Embedder: pictures to fit classifiers on, or their file.")
+    ] = None,
+    leave_one_out: Annotated[
+        bool,
+        typer.Option(
+            "--leave-one-out",
+            help="Embedder: also classifiers that never saw the generator they are judged on.",
+        ),
+    ] = False,
+    crops: Annotated[str, typer.Option(help="Embedder: centre, five or grid.")] = "centre",
+    aggregation: Annotated[
+        str, typer.Option(help="Embedder: mean-embedding, mean-score, median-score, max-score.")
+    ] = "mean-score",
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the results as JSON instead of tables.")
     ] = False,
 ) -> None:
-    """Measure a model: IoU, F1, AP, AUC, false alarms; per method, with confidence intervals."""
+    """Measure a model: IoU, F1, AP, AUC, false alarms; per method, with confidence intervals.
+
+    An embedder is measured per generator: accuracy, AUC, AP, TPR at few false alarms, ECE.
+    """
     import json
 
+    qualities = qualities_in(recompress)
+    own = {
+        "--transforms": transforms,
+        "--classifier": bool(classifier),
+        "--fit": fit is not None,
+        "--leave-one-out": leave_one_out,
+        "--crops": crops != "centre",
+        "--aggregation": aggregation != "mean-score",
+    }
+    with needs("evaluate"):
+        from ..evaluate.embed import is_embedder
+    if is_embedder(model):
+        _generated(
+            as_json,
+            model,
+            data,
+            out,
+            classifiers=classifier or (),
+            fit=fit,
+            leave_one_out=leave_one_out,
+            split=split,
+            limit=limit,
+            recompress=qualities,
+            robustness=robustness,
+            transforms=transforms,
+            crops=crops,
+            aggregation=aggregation,
+            seed=seed,
+            device=device,
+            workers=0 if workers == 1 else workers,
+            max_pixels=max_pixels,
+        )
+        return
+    if foreign := [name for name, given in own.items() if given]:
+        raise ForgemapError(f"{foreign[0]} is for embedders, and {model} is none.")
     with needs("evaluate"):
         from ..evaluate.benchmark import evaluate as run
-    try:
-        qualities = [int(quality) for quality in recompress.split(",") if quality.strip()]
-    except ValueError:
-        raise ForgemapError(
-            f"--recompress {recompress!r} must be whole numbers, such as 90,75."
-        ) from None
-    with needs("evaluate"):
+
         results = run(
             model,
             data,
@@ -74,14 +134,55 @@ def evaluate(
     if as_json:
         print(json.dumps(results.to_dict()))
         return
-    from rich.console import Console
-
-    console = Console(highlight=False)
-    if not console.is_terminal:  # a file or a pipe has no width to keep to
-        console = Console(highlight=False, width=120)
+    console = _console()
     for table in results.tables():
         console.print(table)
     for row in results.errors:
         console.print(row["error"], markup=False, soft_wrap=True)
+    if out is not None:
+        console.print(f"Results and plots are in {out}", markup=False, soft_wrap=True)
+
+
+def qualities_in(recompress: str) -> list[int]:
+    """``90,75`` as numbers."""
+    try:
+        return [int(quality) for quality in recompress.split(",") if quality.strip()]
+    except ValueError:
+        raise ForgemapError(
+            f"--recompress {recompress!r} must be whole numbers, such as 90,75."
+        ) from None
+
+
+def _console(width: int = 120) -> Console:
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    if not console.is_terminal:  # a file or a pipe has no width to keep to
+        console = Console(highlight=False, width=width)
+    return console
+
+
+def _generated(as_json: bool, model: str, data: Path, out: Path | None, **settings: Any) -> None:
+    """An embedder and its classifiers."""
+    import json
+    import sys
+
+    with needs("embed"):
+        import pyarrow.parquet  # noqa: F401  # before long work
+
+        from ..evaluate import generated_tables
+        from ..evaluate.generated import evaluate as run
+
+        found = run(model, data, out, **settings)
+    if sentence := found.imbalance:
+        print(f"forgemap: {sentence}", file=sys.stderr)
+    if as_json:
+        print(json.dumps(found.to_dict()))
+        return
+    console = _console(150)
+    for table in generated_tables.tables(found):
+        console.print(table)
+    for path, error in found.errors:
+        console.print(error if path in error else f"{path}: {error}", markup=False, soft_wrap=True)
     if out is not None:
         console.print(f"Results and plots are in {out}", markup=False, soft_wrap=True)

@@ -69,7 +69,8 @@ def read_config(config_class: type, file: Path | None, flags: dict[str, Any]) ->
         values[name] = convert(value, kinds[name], name)
     if missing := [n for n, f in known.items() if n not in values and _default(f) is MISSING]:
         raise ForgemapError(f"Missing: --{missing[0].replace('_', '-')} (or {missing[0]} in YAML).")
-    return config_class(**values)
+    # A class that starts from named sets of values, as recipes, has a constructor that knows them.
+    return getattr(config_class, "of", config_class)(**values)
 
 
 def convert(value: Any, kind: Any, name: str) -> Any:

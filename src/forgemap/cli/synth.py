@@ -19,8 +19,23 @@ def synth(
     seed: Annotated[int, typer.Option(help="Same seed, same pictures.")] = 0,
     workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
     autoencoder: Annotated[
-        str | None, typer.Option(help="Folder or hub id, for the methods that need one.")
+        str | None,
+        typer.Option(
+            help="For the methods that need one: nearest, bilinear, transposed or shuffle (these "
+            "ship), a folder or a hub id; several with commas between are drawn from."
+        ),
     ] = None,
+    inpainter: Annotated[
+        str, typer.Option(help="Folder of a network for inpaint_learned, instead of the bundled.")
+    ] = "",
+    whole: Annotated[
+        bool,
+        typer.Option(
+            "--whole",
+            help="No edits: whole pictures in real/ and, as each autoencoder gives them back, in a "
+            "folder of its name; default: the four that ship.",
+        ),
+    ] = False,
     crop: Annotated[
         int | None,
         typer.Option(min=32, help="Edit crops of this side in pixels, not whole photos."),
@@ -58,6 +73,8 @@ def synth(
             seed=seed,
             workers=workers,
             autoencoder=autoencoder,
+            inpainter=inpainter,
+            whole=whole,
             crop=crop,
             vary=vary,
             untouched=untouched,

@@ -1,0 +1,278 @@
+"""metadata.py: what a picture file says of itself, as far as it matters to a judgement.
+
+found = read_metadata(data, "JPEG", pixels, orientation)   # a Metadata; never an exception
+found.findings                                             # what to look at, in words
+
+Everything here can be forged or stripped; it is told beside the verdict and does not enter it. GPS
+co-ordinates are reported as present and never repeated. Content credentials (C2PA) are found, not
+verified: their library is large and by default asks the network.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import cv2
+import numpy as np
+from PIL import ExifTags
+from PIL import Image as PILImage
+
+from .decode import TiffFile, open_header
+from .pixels import stored_view
+
+# Tags of TIFF 6.0 and EXIF 2.32.
+_MAKE, _MODEL, _SOFTWARE, _CHANGED, _THUMB_AT, _THUMB_SIZE = 271, 272, 305, 306, 513, 514
+_EXIF, _GPS, _TAKEN, _LENS = 0x8769, 0x8825, 0x9003, 0xA434
+_C2PA_TAG = 52545
+
+_MOST = 200  # characters of any one entry that are repeated
+_MOST_XMP = 2**20
+
+_EDITORS = (
+    *("photoshop", "lightroom", "gimp", "affinity", "snapseed", "pixelmator", "paint.net"),
+    *("picsart", "canva", "facetune", "meitu", "luminar", "capture one", "darktable", "krita"),
+    *("imagemagick", "faceapp", "vsco", "acorn", "pixlr", "photopea", "paintshop", "corel"),
+)
+_GENERATORS = (
+    *("stable diffusion", "midjourney", "dall-e", "dall·e", "openai", "firefly", "comfyui"),
+    *("invokeai", "automatic1111", "novelai", "imagen", "ideogram", "flux", "leonardo.ai"),
+)
+_PROMPT_KEYS = {"parameters", "prompt", "workflow", "invokeai_metadata", "sd-metadata", "dream"}
+
+# IPTC's digital source types that say more than "a camera took it", in words.
+_SOURCE_TYPES = {
+    "trainedAlgorithmicMedia": "made by a generative model, says the file",
+    "compositeWithTrainedAlgorithmicMedia": "edited with a generative model, says the file",
+    "algorithmicMedia": "made by an algorithm, says the file",
+    "compositeSynthetic": "composed with synthetic parts, says the file",
+    "compositeCapture": "composed of several captures, says the file",
+    "digitalCapture": "captured by a camera, says the file",
+    "humanEdits": "edited by a person, says the file",
+    "minorHumanEdits": "slightly edited by a person, says the file",
+}
+
+
+@dataclass(frozen=True)
+class Thumbnail:
+    """The small copy that a camera puts into EXIF, and that many editors forget to renew."""
+
+    width: int
+    """In pixels."""
+    height: int
+    """In pixels."""
+    difference: float
+    """Largest difference from the picture anywhere, after blurring, from 0 to 1."""
+    differs: bool
+    """Is that more than compression explains?"""
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """What the file says of itself; None where it says nothing."""
+
+    camera: str | None = None
+    """Maker and model."""
+    lens: str | None = None
+    """As the camera names it."""
+    software: str | None = None
+    """What wrote the file last, as it says."""
+    taken: str | None = None
+    """When the picture was taken, as the camera's clock said: YYYY:MM:DD HH:MM:SS."""
+    modified: str | None = None
+    """When the file was changed, as the editor's clock said."""
+    gps: bool = False
+    """Does the file hold GPS co-ordinates? They are not repeated here."""
+    source_type: str | None = None
+    """IPTC's digital source type, in words."""
+    c2pa: str | None = None
+    """Content credentials: that there are some. Their signature is not verified."""
+    thumbnail: Thumbnail | None = None
+    """The copy inside EXIF."""
+    findings: list[str] = field(default_factory=list)
+    """What an analyst should look at, a sentence each."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able."""
+        return asdict(self)
+
+
+def read_metadata(data: bytes, format: str, pixels: np.ndarray, orientation: int) -> Metadata:
+    """Read the metadata of a file.
+
+    Args:
+        data: the file's bytes.
+        format: as in ``Image.format``.
+        pixels: (H, W, 3) uint8, the displayed picture, for comparison with the thumbnail.
+        orientation: EXIF orientation that was applied, 1..8.
+    """
+    try:
+        im = TiffFile(io.BytesIO(data)) if format == "TIFF" else open_header(data, format)
+        exif = im.getexif()
+        details = dict(exif.get_ifd(_EXIF))
+        gps = any(tag in (2, 4) for tag in exif.get_ifd(_GPS))
+    except Exception:  # metadata is a heap of bytes from anywhere; the picture itself was read
+        return Metadata(c2pa=_credentials(data, format), findings=["The metadata are damaged."])
+    xmp = _xmp(im)
+    texts = {str(k): str(v) for k, v in im.info.items() if isinstance(v, str)}
+    maker, model = _text(exif.get(_MAKE)), _text(exif.get(_MODEL))
+    if maker and model and model.lower().startswith(maker.lower().split()[0]):
+        maker = None  # "Canon" and "Canon EOS R5"
+    software = (
+        _text(exif.get(_SOFTWARE)) or _tag(xmp, "xmp:CreatorTool") or _text(texts.get("Software"))
+    )
+    kind = (re.search(r"digitalsourcetype/(\w{1,60})", xmp) or [None, None])[1]
+    found = Metadata(
+        camera=" ".join(filter(None, (maker, model))) or None,
+        lens=_text(details.get(_LENS)),
+        software=software or _text(texts.get("Software")),
+        taken=_date(details.get(_TAKEN)) or _tag(xmp, "photoshop:DateCreated"),
+        modified=_date(exif.get(_CHANGED)) or _tag(xmp, "xmp:ModifyDate"),
+        gps=gps,
+        source_type=_SOURCE_TYPES.get(kind, kind) if kind else None,
+        c2pa=_credentials(data, format),
+        thumbnail=_thumbnail(im, pixels, orientation),
+    )
+    found.findings.extend(_findings(found, texts, xmp, kind))
+    return found
+
+
+def _findings(found: Metadata, texts: dict[str, str], xmp: str, kind: str | None) -> Iterator[str]:
+    """Sentences on what is out of the ordinary."""
+    named = (found.software or "").lower()
+    if prompts := sorted(_PROMPT_KEYS & {key.lower() for key in texts}):
+        yield f"It holds the entry “{prompts[0]}”, in which image generators keep their prompts."
+    if kind and "lgorithmicMedia" in kind:
+        yield "It declares that a generative model made or edited it."
+    elif any(name in named for name in _GENERATORS):
+        yield f"It names an image generator as its software: {found.software}."
+    elif any(name in named for name in _EDITORS):
+        yield f"It was saved by an editing program: {found.software}."
+    if found.thumbnail is not None and found.thumbnail.differs:
+        yield "The thumbnail inside it does not show the same picture: it may be the earlier one."
+    if (
+        found.taken
+        and found.modified
+        and found.modified[:10].replace("-", ":") > found.taken[:10].replace("-", ":")
+    ):
+        yield f"It was changed on a later day than it was taken: {found.modified}."
+    if "photoshop:DocumentAncestors" in xmp or "xmpMM:Ingredients" in xmp:
+        yield "Its history names other documents that went into it."
+
+
+def _text(value: Any) -> str | None:
+    """A printable, short string, or None."""
+    if isinstance(value, bytes):
+        value = value.decode("utf-8", "replace")
+    if not isinstance(value, str):
+        return None
+    kept = "".join(c if c.isprintable() else " " for c in value.split("\0")[0])
+    return " ".join(kept.split())[:_MOST] or None
+
+
+def _date(value: Any) -> str | None:
+    text = _text(value)
+    return (
+        text if text and re.fullmatch(r"[\d: /.+TZ-]{8,35}", text) and text[:4] != "0000" else None
+    )
+
+
+def _xmp(im: PILImage.Image) -> str:
+    raw = im.info.get("xmp") or im.info.get("XML:com.adobe.xmp") or b""
+    raw = raw.encode("utf-8", "replace") if isinstance(raw, str) else raw
+    return raw[:_MOST_XMP].decode("utf-8", "replace") if isinstance(raw, bytes) else ""
+
+
+def _tag(xmp: str, name: str) -> str | None:
+    """The first value of an XMP property, written as an attribute or as an element."""
+    match = re.search(rf'{name}(?:="([^"<]{{1,500}})"|>([^<]{{1,500}})<)', xmp)
+    return _text(match[1] or match[2]) if match else None
+
+
+def _thumbnail(im: PILImage.Image, pixels: np.ndarray, orientation: int) -> Thumbnail | None:
+    """The JPEG in EXIF's second directory beside the picture, both as the file lays them out."""
+    try:
+        raw = im.info.get("exif", b"")
+        start = 6 if raw.startswith(b"Exif\0\0") else 0
+        directory = im.getexif().get_ifd(ExifTags.IFD.IFD1)
+        at, size = directory[_THUMB_AT] + start, directory[_THUMB_SIZE]
+        small: Any = open_header(raw[at : at + size], "JPEG")
+        if small.width * small.height > 2**20 or min(small.size) < 16:
+            return None
+        thumb = np.asarray(small.convert("L"), np.float32)
+    except Exception:  # none, or a damaged one
+        return None
+    return _compare(np.ascontiguousarray(stored_view(pixels, orientation)), thumb)
+
+
+def _compare(stored: np.ndarray, small: np.ndarray) -> Thumbnail:
+    """Brought to the same size; black bars that cameras add for another aspect are cut off."""
+    height, width = small.shape
+    thumb: Any = small
+    wide, high = stored.shape[1] / width, stored.shape[0] / height
+    if wide > high:  # bars above and below
+        rows = min(height, max(1, round(stored.shape[0] / wide)))
+        top = (height - rows) // 2
+        thumb = thumb[top : top + rows]
+    else:
+        columns = min(width, max(1, round(stored.shape[1] / high)))
+        left = (width - columns) // 2
+        thumb = thumb[:, left : left + columns]
+    size = thumb.shape[1], thumb.shape[0]
+    grey = cv2.cvtColor(stored, cv2.COLOR_RGB2GRAY)
+    reduced = cv2.resize(grey, size, interpolation=cv2.INTER_AREA).astype(np.float32)
+    picture, thumb = (cv2.GaussianBlur(x, (0, 0), 2.5) for x in (reduced, thumb))
+    # Cameras make the thumbnail before the last tone curve: brightness and contrast may differ.
+    gain, offset = np.polyfit(picture.ravel(), thumb.ravel(), 1) if picture.std() > 1 else (1, 0)
+    difference = float(min(1, np.abs(gain * picture + offset - thumb).max() / 255))
+    return Thumbnail(width, height, round(difference, 3), bool(difference > DIFFERS))
+
+
+DIFFERS = 0.1
+"""More than tone curves, sharpening and compression of a thumbnail explain: on six photographs with
+thumbnails of another tone curve, at JPEG 60, the difference was 0.06 at most."""
+
+
+def _credentials(data: bytes, format: str) -> str | None:
+    """Whether the file holds a C2PA manifest (C2PA 2.1, appendix A); not whether it is valid."""
+    try:
+        present = any(_manifests(data, format))
+    except Exception:  # a damaged file, of which the TIFF reader raises nearly every class
+        present = False
+    return "present; the signature is not verified here" if present else None
+
+
+def _manifests(data: bytes, format: str) -> Iterator[bool]:
+    if format == "JPEG":  # APP11 segments with JUMBF boxes
+        at = 2
+        while at + 4 <= len(data) and data[at] == 0xFF and data[at + 1] not in (0xD9, 0xDA):
+            size = int.from_bytes(data[at + 2 : at + 4], "big")
+            yield data[at + 1] == 0xEB and b"c2pa" in data[at + 4 : at + 2 + min(size, 512)]
+            at += 2 + max(2, size)
+    elif format == "PNG":
+        at = 8
+        while at + 8 <= len(data):
+            yield data[at + 4 : at + 8] == b"caBX"
+            at += 12 + int.from_bytes(data[at : at + 4], "big")
+    elif format == "WebP":
+        at = 12
+        while at + 8 <= len(data):
+            yield data[at : at + 4] == b"C2PA"
+            size = int.from_bytes(data[at + 4 : at + 8], "little")
+            at += 8 + size + size % 2
+    elif format in ("HEIC", "AVIF"):
+        at = 0
+        while at + 24 <= len(data):
+            yield data[at + 4 : at + 8] == b"uuid" and data[at + 8 : at + 24] == _C2PA_UUID
+            size = int.from_bytes(data[at : at + 4], "big")
+            if size < 8:
+                return
+            at += size
+    elif format == "TIFF":
+        yield _C2PA_TAG in TiffFile(io.BytesIO(data)).tag_v2
+
+
+_C2PA_UUID = bytes.fromhex("d8fec3d61b0e483c92975828877ec481")

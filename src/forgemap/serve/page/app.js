@@ -1,0 +1,458 @@
+// app.js: the page: pictures come in, are judged by the server, and one of them is shown.
+
+import { analyze, analyzeMany, blobOf, models, onLogin, report } from "./api.js";
+import { badge, showCards, showRegions, showVerdict } from "./details.js";
+import { $, download, el, say } from "./dom.js";
+import { levelsOf, pathOf, regionsAt } from "./heat.js";
+import { Viewer, ramp } from "./viewer.js";
+import { bytes, explain, looks } from "./words.js";
+
+const items = []; // {file, name, url, status, result, error, levels, threshold, results}
+let current = null;
+let server = null; // what GET /v1/models says
+let serial = 0;
+const viewer = new Viewer($("canvas-left"), $("canvas-right"));
+
+// ---- the server ---------------------------------------------------------------------------------
+
+async function connect() {
+  try {
+    server = await models();
+  } catch (error) {
+    $("server").textContent = "No connection";
+    trouble(explain(error));
+    return false;
+  }
+  const { limits } = server;
+  $("server").textContent = `Judged on ${location.hostname}, version ${server.version}`;
+  $("limits").textContent =
+    `${limits.formats.join(", ")}; up to ${bytes(limits.max_body)} and ` +
+    `${Math.round(limits.max_pixels / 1e6)} megapixels each. Pictures go to ${location.host} and nowhere ` +
+    (limits.keeps_uploads
+      ? "else. This server was told to keep what is uploaded."
+      : `else; the files are forgotten once judged, and what was made of them after ${Math.round(limits.keep_seconds / 60) || 1} minutes.`);
+  $("model").replaceChildren(
+    ...server.models.map((model) => el("option", { value: model.name }, model.id)),
+  );
+  $("model-row").hidden = server.models.length < 2;
+  return true;
+}
+
+onLogin(async (again) => {
+  $("login-title").textContent = again ? "That token is not the one" : "This server asks for a token";
+  const dialog = $("login");
+  if (dialog.open) return null;
+  $("token").value = "";
+  dialog.returnValue = "";
+  dialog.showModal();
+  await new Promise((done) => dialog.addEventListener("close", done, { once: true }));
+  return dialog.returnValue === "ok" ? $("token").value : null;
+});
+
+const modelOf = (item) => server?.models.find((model) => model.id === item.result?.model);
+
+// ---- pictures come in ---------------------------------------------------------------------------
+
+async function add(files) {
+  files = [...files];
+  if (!files.length) return;
+  clearTrouble();
+  if (!server && !(await connect())) return;
+  const { limits } = server;
+  const fresh = files.map((file) => ({
+    id: ++serial,
+    file,
+    name: file.name || "pasted picture",
+    url: URL.createObjectURL(file),
+    status: "waiting",
+    results: new Map(), // threshold -> result, for what is exported
+  }));
+  items.push(...fresh);
+  const large = fresh.filter((item) => item.file.size > limits.max_body);
+  for (const item of large) {
+    fail(item, `${item.name} has ${bytes(item.file.size)}; this server takes ${bytes(limits.max_body)}. Send a smaller copy, or start the server with a higher limit.`);
+  }
+  const empty = fresh.filter((item) => !item.file.size);
+  for (const item of empty) fail(item, `${item.name} is empty: get a complete copy.`);
+  document.body.classList.add("busy");
+  $("desk").hidden = false;
+  $("intake").classList.add("compact");
+  $("desk").classList.toggle("single", items.length === 1);
+  list();
+  select(fresh[0]);
+  say(fresh.length === 1 ? `Judging ${fresh[0].name}` : `Judging ${fresh.length} pictures`);
+  const good = fresh.filter((item) => item.status === "waiting");
+  for (const batch of batches(good, limits)) await judge(batch);
+  const failed = fresh.filter((item) => item.status === "failed").length;
+  if (fresh.length > 1) say(`${fresh.length - failed} pictures judged${failed ? `, ${failed} could not be` : ""}`);
+}
+
+/** Jobs that respect the server's limits; a single picture stays alone. */
+function batches(pictures, limits) {
+  const groups = [[]];
+  let size = 0;
+  for (const item of pictures) {
+    const group = groups.at(-1);
+    if (group.length && (group.length >= limits.pictures_per_request || size + item.file.size > 0.95 * limits.max_job_body)) {
+      groups.push([item]);
+      size = item.file.size;
+    } else {
+      group.push(item);
+      size += item.file.size;
+    }
+  }
+  return groups.filter((group) => group.length);
+}
+
+// What most browsers cannot draw: the server's decoded copy is asked for.
+const foreign = (item) => /\.(tiff?|hei[cf]|hif)$/i.test(item.name) || /hei[cf]|tiff/.test(item.file.type);
+
+const options = (pictures, outputs, extra = {}) => ({
+  model: $("model").value,
+  outputs: pictures.some(foreign) ? `${outputs},picture` : outputs,
+  ...extra,
+});
+
+async function judge(batch) {
+  for (const item of batch) item.status = "working";
+  list();
+  refresh();
+  try {
+    if (batch.length === 1) {
+      await done(batch[0], await analyze(batch[0].file, options(batch, "heatmap,mask,overlay")));
+      return;
+    }
+    await analyzeMany(batch.map((item) => item.file), options(batch, "heatmap"), (job) => {
+      job.pictures.forEach((picture, index) => {
+        const item = batch[index];
+        if (picture.result && !item.result) done(item, picture.result);
+        else if (!item.result) item.status = picture.status;
+      });
+      list();
+    });
+    for (const item of batch) if (!item.result) fail(item, "The server stopped before it came to this picture: send it again.");
+  } catch (error) {
+    for (const item of batch) if (!item.result) fail(item, explain(error), error.name === "TypeError");
+    trouble(explain(error));
+  }
+  list();
+  refresh();
+}
+
+function done(item, result) {
+  item.result = result;
+  item.status = result.error ? "failed" : "done";
+  item.threshold = result.threshold;
+  item.results.set(result.threshold, result);
+  list();
+  if (items.length === 1 || item === current) {
+    say(`${item.name}: ${looks(result).headline}. ${result.error ?? result.reason ?? ""}`);
+  }
+  if (item === current) return show(item);
+}
+
+function fail(item, sentence, again = false) {
+  item.status = "failed";
+  item.again = again;
+  item.result = { path: item.name, verdict: null, score: null, error: sentence, regions: [], notes: [] };
+  if (item === current) show(item);
+}
+
+// ---- the list -----------------------------------------------------------------------------------
+
+function list() {
+  $("list").replaceChildren(
+    ...items.map((item) =>
+      el(
+        "li",
+        {},
+        el(
+          "button",
+          { type: "button", className: `picture ${item.status}`, ariaCurrent: item === current ? "true" : "false", onclick: () => select(item) },
+          el("img", { src: item.url, alt: "", loading: "lazy", decoding: "async", onerror: (event) => event.target.classList.add("blank") }),
+          el(
+            "span",
+            { className: "picture-words" },
+            el("span", { className: "picture-name" }, item.name),
+            item.result ? badge(item.result) : el("span", { className: "soft" }, item.status === "working" ? "being judged …" : "waiting …"),
+          ),
+        ),
+      ),
+    ),
+  );
+  const over = items.filter((item) => item.result).length;
+  $("strip-title").textContent = over < items.length ? `${over} of ${items.length} judged` : `${items.length} pictures`;
+  $("overall").max = items.length;
+  $("overall").value = over;
+  $("overall").hidden = over === items.length;
+  $("batch").hidden = !(over === items.length && items.some((item) => item.status === "done"));
+}
+
+function select(item) {
+  current = item;
+  list();
+  return show(item);
+}
+
+function step(by) {
+  const place = items.indexOf(current) + by;
+  if (items[place]) select(items[place]);
+}
+
+// ---- one picture --------------------------------------------------------------------------------
+
+function refresh() {
+  if (current && !current.result) show(current);
+}
+
+async function show(item) {
+  showVerdict(item);
+  const judged = item.status === "done";
+  $("side").hidden = $("below").hidden = !judged;
+  $("waiting").hidden = Boolean(item.result);
+  $("waiting-text").textContent = item.status === "waiting" ? "Waiting for its turn" : "Looking at every pixel …";
+  $("viewer").hidden = !judged;
+  if (!judged) return;
+  const { result } = item;
+  showCards(item, modelOf(item));
+  $("export-note").textContent = "";
+  try {
+    item.levels ??= await levelsOf(await output(item, "heatmap"));
+    item.shown ??= await drawable(item);
+    if (item !== current) return;
+    await viewer.open(item.shown, result.width, result.height, item.levels);
+    if (item !== current) return;
+    threshold(item.threshold);
+  } catch (error) {
+    if (item === current) trouble(`The picture cannot be shown: ${explain(error)}`);
+  }
+}
+
+/** An address of the picture that this browser can draw: the file itself, or what was decoded. */
+async function drawable(item) {
+  const { result } = item;
+  const probe = new Image();
+  probe.src = item.url;
+  try {
+    await probe.decode();
+    if (probe.naturalWidth === result.width && probe.naturalHeight === result.height) return item.url;
+  } catch {
+    // HEIC and TIFF are not for most browsers: the server's copy is.
+  }
+  item.url = URL.createObjectURL(await output(item, "picture"));
+  list();
+  return item.url;
+}
+
+/** One output of the first judgement as a Blob; made again if the server has forgotten it. */
+async function output(item, name) {
+  const { result } = item;
+  try {
+    if (result[name]) return await blobOf(result[name]);
+  } catch (error) {
+    if (error.status !== 404) throw error;
+  }
+  const extra = { model: modelOf(item)?.name, delivery: "inline", outputs: name };
+  return blobOf((await analyze(item.file, options([], name, extra)))[name]);
+}
+
+/** Is the threshold that is set the one that the server drew its regions with? */
+const isOwn = (item) => Math.abs(item.threshold - item.result.threshold) < 0.005;
+
+/** Redraws map, outlines and the list of regions for a threshold. */
+function threshold(value) {
+  const item = current;
+  const { result } = item;
+  item.threshold = value;
+  const own = isOwn(item);
+  const { regions, marked } = own
+    ? { regions: result.regions.map((r) => ({ ...r, path: pathOf(r.polygon) })), marked: result.area }
+    : regionsAt(item.levels, value, result.width, result.height);
+  viewer.draw(value, regions);
+  showRegions(regions, marked, value, own, (index) => {
+    viewer.show(index);
+    for (const [place, row] of [...$("regions").children].entries()) row.classList.toggle("chosen", place === index);
+  });
+  $("threshold").value = Math.round(value * 100);
+  $("threshold-value").textContent = value.toFixed(2);
+  $("threshold-reset").hidden = own;
+  $("export-note").textContent = own
+    ? "All of it with the model’s own threshold."
+    : `Mask, regions and report with your threshold ${value.toFixed(2)}; the verdict keeps the model’s own.`;
+}
+
+let frame = 0;
+$("threshold").addEventListener("input", () => {
+  cancelAnimationFrame(frame);
+  const value = $("threshold").valueAsNumber / 100;
+  $("threshold-value").textContent = value.toFixed(2);
+  frame = requestAnimationFrame(() => threshold(value));
+});
+$("threshold").addEventListener("change", () => {
+  say(`Threshold ${$("threshold-value").textContent}: ${$("regions").children.length} regions`);
+});
+$("threshold-reset").addEventListener("click", () => {
+  threshold(current.result.threshold);
+  $("threshold").focus();
+});
+$("opacity").addEventListener("input", () => {
+  $("opacity-value").textContent = `${$("opacity").value}%`;
+  viewer.setOpacity($("opacity").valueAsNumber / 100);
+});
+$("outlines").addEventListener("change", () => viewer.setOutlines($("outlines").checked));
+
+function segments(name, action) {
+  const buttons = [...document.querySelectorAll(`[data-${name}]`)];
+  const press = (value) => {
+    for (const button of buttons) button.ariaPressed = String(button.dataset[name] === value);
+    action(value);
+  };
+  for (const button of buttons) button.addEventListener("click", () => press(button.dataset[name]));
+  return press;
+}
+
+const compare = segments("compare", (value) => {
+  $("stages").dataset.compare = value;
+  viewer.setCompare(value).catch((error) => trouble(explain(error)));
+});
+const layer = segments("layer", (value) => {
+  $("caption-right").textContent = { heat: "With the heat map", mask: "With the marked area", none: "With the outlines" }[value];
+  viewer.setLayer(value);
+});
+$("zoom-in").addEventListener("click", () => viewer.zoomBy(1.5));
+$("zoom-out").addEventListener("click", () => viewer.zoomBy(1 / 1.5));
+$("zoom-fit").addEventListener("click", () => viewer.fit());
+$("zoom-full").addEventListener("click", () => viewer.full());
+
+// Letters act only while the picture has the focus, so that they disturb no other way of typing.
+$("stages").addEventListener("keydown", (event) => {
+  if (event.ctrlKey || event.metaKey || event.altKey) return;
+  const next = { heat: "mask", mask: "none", none: "heat" };
+  const actions = {
+    h: () => layer(next[viewer.layer]),
+    o: () => $("outlines").click(),
+    b: () => compare(viewer.compare === "blink" ? "overlay" : "blink"),
+    s: () => compare(viewer.compare === "side" ? "overlay" : "side"),
+    "[": () => threshold(Math.max(0.01, current.threshold - 0.02)),
+    "]": () => threshold(Math.min(0.99, current.threshold + 0.02)),
+    j: () => step(1),
+    k: () => step(-1),
+  };
+  const action = actions[event.key];
+  if (!action) return;
+  event.preventDefault();
+  event.stopPropagation();
+  action();
+}, true);
+
+// ---- export -------------------------------------------------------------------------------------
+
+/** The server's result for the threshold that is set now, judged again where it must be. */
+async function exported(item, kind, again) {
+  const own = isOwn(item);
+  const key = own ? item.result.threshold : item.threshold.toFixed(2);
+  const known = item.results.get(key);
+  const enough = known && (kind === "json" || (kind === "report" ? known.result : known[kind]));
+  if (again || !enough) {
+    const extra = { model: modelOf(item)?.name, ...(own ? {} : { threshold: key }) };
+    item.results.set(key, await analyze(item.file, options([], "heatmap,mask,overlay", extra)));
+  }
+  return item.results.get(key);
+}
+
+const stem = (name) => name.replace(/\.[^.]+$/, "");
+
+/** A result without what only this server can resolve. */
+function plain(result) {
+  const own = ["mask", "heatmap", "overlay", "picture", "result", "expires"];
+  return Object.fromEntries(Object.entries(result).filter(([name]) => !own.includes(name)));
+}
+
+async function fileOf(pictures, kind, again) {
+  const results = [];
+  for (const item of pictures) results.push(await exported(item, kind, again));
+  if (kind === "report") return report(results.map((r) => r.result), "Forgemap report");
+  if (kind === "json") {
+    return new Blob([JSON.stringify(results.map(plain), null, 1)], { type: "application/json" });
+  }
+  return blobOf(results[0][kind]);
+}
+
+/** Makes a file and saves it; the server may have forgotten results, which are then made again. */
+async function exporting(pictures, kind, name) {
+  const blob = await fileOf(pictures, kind, false).catch((error) => {
+    if (error.status !== 404) throw error;
+    return fileOf(pictures, kind, true);
+  });
+  download(blob, name);
+  say(`${name} is ready`);
+}
+
+function onExport(button, pictures, kind, name) {
+  button.addEventListener("click", async () => {
+    clearTrouble();
+    button.ariaBusy = "true";
+    button.disabled = true;
+    try {
+      await exporting(pictures(), kind, name());
+    } catch (error) {
+      trouble(explain(error));
+    } finally {
+      button.disabled = false;
+      button.ariaBusy = "false";
+    }
+  });
+}
+
+const endings = { report: "report.html", json: "json" };
+for (const button of document.querySelectorAll("[data-export]")) {
+  const kind = button.dataset.export;
+  onExport(button, () => [current], kind, () => `${stem(current.name)}.${endings[kind] ?? `${kind}.png`}`);
+}
+const finished = () => items.filter((item) => item.status === "done");
+onExport($("batch-report"), finished, "report", () => "report.html");
+onExport($("batch-json"), finished, "json", () => "report.json");
+
+// ---- troubles, drop, paste, choose --------------------------------------------------------------
+
+function trouble(sentence) {
+  $("trouble-text").textContent = sentence;
+  $("trouble").hidden = false;
+}
+
+function clearTrouble() {
+  $("trouble").hidden = true;
+}
+
+$("trouble-close").addEventListener("click", clearTrouble);
+$("about-open").addEventListener("click", () => $("about").showModal());
+$("files").addEventListener("change", () => {
+  const files = [...$("files").files];
+  $("files").value = ""; // so that the same file can be chosen again
+  add(files);
+});
+addEventListener("paste", (event) => {
+  const files = [...(event.clipboardData?.files ?? [])];
+  if (files.length) {
+    event.preventDefault();
+    add(files);
+  }
+});
+const carriesFiles = (event) => event.dataTransfer?.types.includes("Files");
+addEventListener("dragover", (event) => {
+  if (!carriesFiles(event)) return;
+  event.preventDefault();
+  $("veil").hidden = false;
+});
+addEventListener("dragleave", (event) => {
+  if (!event.relatedTarget) $("veil").hidden = true;
+});
+addEventListener("drop", (event) => {
+  $("veil").hidden = true;
+  if (!carriesFiles(event)) return;
+  event.preventDefault();
+  add(event.dataTransfer.files);
+});
+
+$("ramp").style.backgroundImage = ramp;
+connect();

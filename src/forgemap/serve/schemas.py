@@ -1,0 +1,300 @@
+"""schemas.py: what goes in and comes out, as pydantic models; OpenAPI is made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+OUTPUTS = ("heatmap", "mask", "overlay", "picture")
+_OUTPUT = f"({'|'.join(OUTPUTS)})"
+ID = "^[0-9a-f]{32}$"
+
+Id = Annotated[str, StringConstraints(pattern=ID)]
+
+
+class Options(BaseModel):
+    """How pictures are judged. Query parameters, or fields of the form beside `file`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    model: str | None = Field(
+        None,
+        max_length=200,
+        description="Name of a model that this server runs (see `GET /v1/models`); "
+        "default: the first of them.",
+    )
+    threshold: float | None = Field(
+        None,
+        ge=0.01,
+        le=0.99,
+        description="Probability from which a pixel belongs to the mask and its regions; default: "
+        "the model's own. The verdict rests on the model's own thresholds.",
+    )
+    outputs: str = Field(
+        "heatmap,mask,overlay",
+        pattern=f"^(none|{_OUTPUT}(,{_OUTPUT}){{0,3}})$",
+        description="Which PNGs to make, separated by commas, or `none`. `heatmap`: grey, "
+        "round(255 p); `mask`: 255 from the threshold on, else 0; `overlay`: the picture in grey "
+        "under the heat map with numbered regions; `picture`: as it was decoded, upright and in "
+        "sRGB, for what a browser cannot show itself (HEIC, TIFF).",
+        examples=["mask,overlay"],
+    )
+
+    @property
+    def wanted(self) -> tuple[str, ...]:
+        """The outputs by name, each once, in their fixed order."""
+        return tuple(name for name in OUTPUTS if name in self.outputs.split(","))
+
+
+class AnalyzeOptions(Options):
+    """Options of one picture that is answered at once."""
+
+    delivery: Literal["link", "inline"] = Field(
+        "link",
+        description="`link`: the outputs stay in this server's memory for a short time, for you to "
+        "fetch or to put into a report; `inline`: they are data URIs in the answer and nothing is "
+        "kept.",
+    )
+
+
+class Region(BaseModel):
+    """A connected part of the picture at or above the threshold."""
+
+    box: tuple[int, int, int, int] = Field(
+        description="x0, y0, x1, y1 in pixels of the displayed picture; x1 and y1 lie just outside."
+    )
+    polygon: list[tuple[int, int]] = Field(
+        description="Its outer border, simplified: x, y of at least three points."
+    )
+    score: float = Field(ge=0, le=1, description="Mean probability inside.")
+    area: float = Field(ge=0, le=1, description="Share of the picture.")
+
+
+class Decision(BaseModel):
+    """What turns a score into a verdict, and what that rests on."""
+
+    manipulated_at: float = Field(description="Scores from here on are judged manipulated.")
+    clear_below: float = Field(
+        description="Scores below are judged to show no sign of editing; between the two is "
+        "inconclusive."
+    )
+    mask_threshold: float = Field(
+        description="The model's own probability from which a pixel belongs to the mask."
+    )
+    min_side: int = Field(
+        description="Pictures whose shorter side has fewer pixels are inconclusive."
+    )
+    min_jpeg_quality: int = Field(
+        description="JPEGs below this estimated quality in which nothing is found are inconclusive."
+    )
+    calibrated_on: str = Field(
+        description="The pictures that the thresholds were chosen on; empty: not calibrated."
+    )
+    untouched: list[float] = Field(
+        description="Scores that 0, 1, ... 100 % of the untouched pictures of the calibration stay "
+        "below; empty: not known."
+    )
+    meaning: str = Field(description="What a score of this model means, in words.")
+
+
+class Thumbnail(BaseModel):
+    """The small copy that a camera puts into EXIF, and that many editors forget to renew."""
+
+    width: int = Field(description="In pixels.")
+    height: int = Field(description="In pixels.")
+    difference: float = Field(
+        ge=0, le=1, description="Largest difference from the picture anywhere, after blurring."
+    )
+    differs: bool = Field(description="Is that more than compression explains?")
+
+
+class Metadata(BaseModel):
+    """What a file says of itself; easily changed or removed, and no part of the verdict."""
+
+    camera: str | None = Field(description="Maker and model.")
+    lens: str | None = Field(description="As the camera names it.")
+    software: str | None = Field(description="What wrote the file last, as it says.")
+    taken: str | None = Field(description="When it was taken, by the camera's clock.")
+    modified: str | None = Field(description="When it was changed, by the editor's clock.")
+    gps: bool = Field(description="Does it hold GPS co-ordinates? They are not repeated.")
+    source_type: str | None = Field(description="IPTC's digital source type, in words.")
+    c2pa: str | None = Field(
+        description="Content credentials: that there are some; they are not verified."
+    )
+    thumbnail: Thumbnail | None = Field(description="The copy inside EXIF.")
+    findings: list[str] = Field(description="What an analyst should look at, a sentence each.")
+
+
+class Result(BaseModel):
+    """What is said of one picture: the `Report` of the command and of Python, and its facts."""
+
+    path: str = Field(description="The name under which the picture was sent, without folders.")
+    sha256: str | None = Field(description="SHA-256 of the picture's bytes, in hex.")
+    width: int | None = Field(description="Of the displayed picture, in pixels.")
+    height: int | None = Field(description="Of the displayed picture, in pixels.")
+    orientation: int | None = Field(description="EXIF orientation that was applied, 1 to 8.")
+    verdict: Literal["no sign of editing", "inconclusive", "manipulated"] | None = Field(
+        description="null if the picture could not be read."
+    )
+    score: float | None = Field(
+        description="0 to 1: how strongly the picture as a whole looks edited; see `decision`."
+    )
+    area: float | None = Field(description="Share of the picture that lies in the mask, 0 to 1.")
+    regions: list[Region] = Field(description="Largest and surest first, at most 50.")
+    mask: str | None = Field(description="Link or data URI of the mask; null if not asked for.")
+    heatmap: str | None = Field(description="Link or data URI of the heat map.")
+    overlay: str | None = Field(description="Link or data URI of the overlay.")
+    picture: str | None = Field(description="Link or data URI of the decoded picture.")
+    model: str | None = Field(description="The model's name and a part of its weights' SHA-256.")
+    error: str | None = Field(description="Why the picture could not be judged, in one sentence.")
+    reason: str | None = Field(description="What the verdict rests on, in one sentence.")
+    notes: list[str] = Field(
+        description="What was changed or left out when the picture was read, or not kept here."
+    )
+    metadata: Metadata | None = Field(description="What the file says of itself.")
+    format: str | None = Field(description="JPEG, PNG, WebP, TIFF, BMP, GIF, AVIF or HEIC.")
+    jpeg_quality: int | None = Field(
+        description="1 to 100, estimated from the quantisation tables; null where not possible."
+    )
+    threshold: float | None = Field(
+        description="The probability from which a pixel belongs to the mask and the regions here."
+    )
+    decision: Decision | None = Field(description="The model's thresholds and their calibration.")
+    seconds: float | None = Field(description="Time that the picture took, without waiting.")
+    result: str | None = Field(
+        description="Id for `/v1/results` and `/v1/report`; null if nothing is kept."
+    )
+    expires: str | None = Field(description="When the kept outputs are forgotten (RFC 3339).")
+
+
+class Model(BaseModel):
+    """A model that this server runs."""
+
+    name: str = Field(description="What the option `model` takes.")
+    id: str = Field(description="Name and a part of the weights' SHA-256, as in results.")
+    weights_sha256: str = Field(description="SHA-256 of the weights' file, in hex.")
+    architecture: str = Field(description="The network's kind.")
+    native: bool = Field(
+        description="Does it look at native resolution? Otherwise pictures are first resized."
+    )
+    input_size: int | None = Field(description="Pixels to a side that it sees; null: any.")
+    devices: list[str] = Field(description="Where it runs.")
+    default: bool = Field(description="Is it taken where no model is named?")
+    decision: Decision = Field(description="Its thresholds and their calibration.")
+
+
+class Limits(BaseModel):
+    """What one request may ask for."""
+
+    max_body: int = Field(description="Bytes of one picture.")
+    max_job_body: int = Field(description="Bytes of all the pictures of a job together.")
+    max_pixels: int = Field(description="Pixels of one picture.")
+    pictures_per_request: int = Field(description="Pictures of a job, or of a report.")
+    requests_per_minute: int = Field(description="From one client; 0: not limited.")
+    deadline: float = Field(description="Seconds within which a picture is answered or refused.")
+    keep_seconds: float = Field(description="How long results and finished jobs are kept.")
+    keeps_uploads: bool = Field(description="Was the server told to keep what is uploaded?")
+    formats: list[str] = Field(description="Picture formats that are read.")
+
+
+class Models(BaseModel):
+    """The models of this server and the limits that it sets."""
+
+    models: list[Model] = Field(description="The default first.")
+    limits: Limits = Field(description="What this server takes.")
+    version: str = Field(description="Of Forgemap.")
+
+
+class JobPicture(BaseModel):
+    """One picture of a job."""
+
+    name: str = Field(description="As it was sent, without folders.")
+    status: Literal["waiting", "working", "done", "failed"] = Field(
+        description="`failed`: see the result's `error`."
+    )
+    result: Result | None = Field(description="null until it is done or failed.")
+
+
+class Job(BaseModel):
+    """Pictures that are judged one after the other while the caller does something else."""
+
+    id: str = Field(pattern=ID, description="Hard to guess: who knows it may read the job.")
+    status: Literal["waiting", "working", "done", "cancelled"] = Field(
+        description="`done`: every picture is done or failed."
+    )
+    total: int = Field(description="Number of pictures.")
+    done: int = Field(description="Of these, done or failed.")
+    created: str = Field(description="When it was accepted (RFC 3339).")
+    expires: str | None = Field(description="When it is forgotten; null while it runs.")
+    href: str = Field(description="Link to the job.")
+    events: str = Field(description="Link to its progress as server-sent events.")
+    pictures: list[JobPicture] = Field(description="In the order in which they were sent.")
+
+
+class ReportRequest(BaseModel):
+    """Results to put into one HTML file."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    results: list[Id] = Field(
+        min_length=1, max_length=1000, description="Ids of results that are still kept."
+    )
+    title: str = Field(
+        "Forgemap report", min_length=1, max_length=200, description="The report's heading."
+    )
+
+
+class Health(BaseModel):
+    """The server answers."""
+
+    status: Literal["ok"] = Field(description="Always `ok`.")
+    version: str = Field(description="Of Forgemap.")
+
+
+class Ready(BaseModel):
+    """The server takes pictures."""
+
+    status: Literal["ready"] = Field(description="Always `ready`.")
+    waiting: int = Field(description="Pictures in the queue.")
+    capacity: int = Field(description="Pictures that fit into the queue.")
+    workers: int = Field(description="Workers whose models are loaded.")
+
+
+class Fault(BaseModel):
+    """One thing that is wrong with a request."""
+
+    where: str = Field(description="Which field, as a path: `query/threshold`.")
+    detail: str = Field(description="What is wrong with it.")
+
+
+class Problem(BaseModel):
+    """RFC 9457 problem details: the one shape of every error, as application/problem+json."""
+
+    type: str = Field(description="`urn:forgemap:problem:` and the problem's name.")
+    title: str = Field(description="The kind of problem, always the same for a type.")
+    status: int = Field(description="The HTTP status code.")
+    detail: str = Field(description="What happened and what to do, in one sentence.")
+    instance: str = Field(description="`urn:uuid:` and the request's id, as in the server's log.")
+    errors: list[Fault] | None = Field(
+        None, description="Of `invalid-request`: each thing that is wrong."
+    )
+
+
+def decision_of(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The entries of `Decision` from those of `forgemap.scoring.Decision.to_dict`."""
+    names = ("manipulated_at", "clear_below", "mask_threshold", "min_side", "min_jpeg_quality")
+    basis = str(values["calibrated_on"])
+    meaning = (
+        f"Scores from {values['manipulated_at']:.3f} on are judged manipulated, scores below "
+        f"{values['clear_below']:.3f} show no sign of editing. "
+    )
+    meaning += (
+        f"The thresholds were chosen on {basis}"
+        if basis
+        else "The thresholds are not calibrated: a score ranks pictures, but says nothing of how "
+        "many untouched ones would score as high."
+    )
+    facts = {"calibrated_on": basis, "untouched": list(values["untouched"]), "meaning": meaning}
+    return {name: values[name] for name in names} | facts

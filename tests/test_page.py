@@ -1,0 +1,362 @@
+"""The page at /, in a real browser against a real server: what an analyst does with it."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image as PILImage
+
+from forgemap import drawing
+
+from .conftest import picture
+
+PAGE = Path(__file__).parent.parent / "src" / "forgemap" / "serve" / "page"
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+
+browser_test = pytest.mark.browser
+
+
+def test_the_page_has_the_colours_of_the_report() -> None:
+    source = (PAGE / "heat.js").read_text()
+    listed = re.search(r"COLOURS = \[(.*?)\];", source, re.DOTALL)
+    assert listed is not None
+    colours = [[int(n) for n in c.split(",")] for c in re.findall(r"\[([\d, ]+)\]", listed[1])]
+    assert colours == drawing.HEAT_COLOURS[::17, :3].tolist()
+
+
+def test_the_page_names_nothing_outside_itself() -> None:
+    own = [p for p in PAGE.rglob("*") if p.is_file() and "vendor" not in p.parts]
+    for path in own:
+        text = path.read_text()
+        found = set(re.findall(r"https?://[^\s\"'`)]+", text)) - {"http://www.w3.org/2000/svg"}
+        assert not found, path
+    page = (PAGE / "index.html").read_text()
+    assert not re.search(r"<script(?![^>]*\bsrc=)|\son\w+=|\sstyle=|<style", page)
+    for link in re.findall(r'(?:src|href)="([^"#]+)', page):
+        assert (PAGE / link).is_file(), link
+
+
+def test_what_is_vendored_comes_with_its_licence() -> None:
+    for folder in (PAGE / "vendor").iterdir():
+        assert (folder / "LICENSE.txt").is_file(), folder
+
+
+# ---------------------------------------------------------------------------- in a real browser
+
+
+@pytest.fixture(scope="module")
+def browser():
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    if CHROMIUM is None:
+        pytest.skip("there is no chromium: apt-get install chromium")
+    with sync_api.sync_playwright() as driver:
+        instance = driver.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox", "--headless", "--disable-gpu"]
+        )
+        yield instance
+        instance.close()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    pytest.importorskip("fastapi", reason="the extra serve is not installed")
+    from .serving import running
+
+    with running(tmp_path_factory.mktemp("server")) as process:
+        yield process
+
+
+@pytest.fixture(scope="module")
+def edited(tmp_path_factory) -> Path:
+    """A photograph from scikit-image with a hole that OpenCV filled."""
+    import cv2
+
+    data = pytest.importorskip("skimage.data", reason="scikit-image brings the photograph")
+    photo = data.chelsea()
+    mask = np.zeros(photo.shape[:2], np.uint8)
+    mask[30:110, 20:190] = 255
+    path = tmp_path_factory.mktemp("pictures") / "chelsea & friends.png"
+    PILImage.fromarray(cv2.inpaint(photo, mask, 5, cv2.INPAINT_TELEA)).save(path)
+    return path
+
+
+@pytest.fixture
+def page(browser, server):
+    with_errors = []
+    context = browser.new_context(viewport={"width": 1440, "height": 900}, accept_downloads=True)
+    context.add_init_script(path=Path(__file__).parent / "axe" / "axe.min.js")
+    page = context.new_page()
+    page.set_default_timeout(60_000)
+    outside = []
+    page.on("pageerror", lambda error: with_errors.append(str(error)))
+    page.on("console", lambda m: m.type == "error" and with_errors.append(m.text))
+    page.on("request", lambda r: r.url.startswith(("http:", "https:"))
+            and not r.url.startswith(server.address) and outside.append(r.url))  # fmt: skip
+    page.goto(server.address)
+    page.expected_errors = []
+    yield page
+    context.close()
+    assert outside == []
+    unexpected = [e for e in with_errors if not any(x in e for x in page.expected_errors)]
+    assert unexpected == []
+
+
+def drop(page, *paths: Path) -> None:
+    """Files dropped on the page, as a file manager does it."""
+    files = [[p.name, base64.b64encode(p.read_bytes()).decode()] for p in paths]
+    transfer = page.evaluate_handle(
+        """(files) => {
+          const transfer = new DataTransfer();
+          for (const [name, text] of files) {
+            const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+            transfer.items.add(new File([bytes], name));
+          }
+          return transfer;
+        }""",
+        files,
+    )
+    page.dispatch_event("#drop", "drop", {"dataTransfer": transfer})
+
+
+def judged(page, headline: str | None = None) -> None:
+    from playwright.sync_api import expect
+
+    expect(page.locator("#headline")).to_contain_text(headline or re.compile("."), timeout=60_000)
+    page.wait_for_selector("#viewer .openseadragon-canvas")
+    expect(page.locator("#export-note")).not_to_be_empty()
+
+
+def map_pixels(page) -> int:
+    """How many pixels of the layer over the picture show anything."""
+    return page.evaluate(
+        """() => {
+          const canvas = document.querySelector("#canvas-right canvas.layer");
+          const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+          let shown = 0;
+          for (let i = 3; i < data.length; i += 4) shown += data[i] > 0;
+          return shown;
+        }"""
+    )
+
+
+def saved(page, button: str, folder: Path) -> Path:
+    with page.expect_download() as download:
+        page.click(button)
+    path = folder / download.value.suggested_filename
+    download.value.save_as(path)
+    return path
+
+
+@browser_test
+def test_a_dropped_photograph_is_judged_shown_and_exported(page, edited, tmp_path) -> None:
+    import forgemap
+
+    report = forgemap.analyze(edited)
+    drop(page, edited)
+    judged(page)
+    assert page.inner_text("#name") == "chelsea & friends.png"
+    assert page.inner_text("#score") == f"{report.score:.3f}"
+    assert page.inner_text("#reason") == report.reason
+    assert "untouched photos" in page.inner_text("#meaning")
+    assert report.model in page.inner_text("#facts")
+    assert report.sha256 in page.inner_text("#facts")
+    assert page.locator("#blind li").count() >= 3
+    assert page.locator("#regions button").count() == len(report.regions) >= 1
+    assert report.verdict in page.inner_text("#live") or "editing" in page.inner_text("#live")
+
+    # The threshold redraws the marked area and the regions at once, without the server.
+    requests = []
+    page.on("request", lambda r: r.url.startswith("http") and requests.append(r.url))
+    page.click("[data-layer=mask]")
+    shown = {}
+    for percent in (20, 50, 80):
+        page.locator("#threshold").fill(str(percent))
+        page.wait_for_timeout(200)
+        shown[percent] = map_pixels(page)
+        truth = np.count_nonzero(np.rint(report.heat * 255) >= percent / 100 * 255)
+        assert abs(shown[percent] - truth) <= 0.002 * report.heat.size
+    assert shown[20] > shown[50] > shown[80]
+    page.locator("#threshold").fill("80")
+    page.wait_for_timeout(200)
+    from forgemap.report import find_regions
+
+    expected = find_regions(report.heat, 0.8)
+    rows = page.locator("#regions button")
+    assert rows.count() == len(expected)
+    assert f"{expected[0].score:.2f}" in rows.first.inner_text()
+    assert requests == []
+
+    # What is exported then has that threshold, from the same code as the command.
+    mask = np.asarray(PILImage.open(saved(page, "[data-export=mask]", tmp_path)))
+    assert mask.shape == report.heat.shape
+    assert np.array_equal(mask > 0, report.heat >= np.float32(0.8))
+    page.click("#threshold-reset")
+    (said,) = json.loads(saved(page, "[data-export=json]", tmp_path).read_text())
+    described = json.loads(json.dumps(report.to_dict()))
+    for name in ("verdict", "score", "regions", "sha256", "model", "reason", "metadata"):
+        assert said[name] == described[name], name
+    overlay = PILImage.open(saved(page, "[data-export=overlay]", tmp_path))
+    assert overlay.size == (report.width, report.height)
+
+    # The report opens on its own and says the same.
+    path = saved(page, "[data-export=report]", tmp_path)
+    opened = page.context.new_page()
+    opened.goto(path.as_uri())
+    text = opened.inner_text("body")
+    for words in (report.sha256, report.model, report.verdict, f"{report.score:.3f}"):
+        assert words in text
+    assert opened.locator("image").first.bounding_box()["width"] > 100
+
+
+@browser_test
+def test_the_picture_is_compared_zoomed_and_steered_by_keys(page, edited) -> None:
+    drop(page, edited)
+    judged(page)
+    stages = page.locator("#stages figure:visible")
+    assert stages.count() == 1
+    page.click("[data-compare=side]")
+    page.wait_for_selector("#canvas-left .openseadragon-canvas")
+    assert stages.count() == 2
+    page.click("[data-compare=blink]")
+    opacity = "() => document.querySelector('#canvas-right canvas.layer').style.opacity"
+    seen = set()
+    for _ in range(12):
+        seen.add(page.evaluate(opacity))
+        page.wait_for_timeout(200)
+    assert seen == {"0", "0.8"}
+    page.click("[data-compare=overlay]")
+    page.locator("#opacity").fill("30")
+    assert page.evaluate(opacity) == "0.3"
+
+    canvas = page.locator("#canvas-right .openseadragon-canvas")
+    width = (
+        "() => document.querySelector('#canvas-right canvas.layer').getBoundingClientRect().width"
+    )
+    before = page.evaluate(width)
+    canvas.focus()
+    page.keyboard.press("+")
+    page.wait_for_timeout(800)
+    assert page.evaluate(width) > before
+    page.keyboard.press("o")
+    assert not page.locator("#outlines").is_checked()
+    page.keyboard.press("h")
+    assert page.get_attribute("[data-layer=mask]", "aria-pressed") == "true"
+    page.keyboard.press("]")
+    assert page.inner_text("#threshold-value") == "0.52"
+    page.locator("#regions button").first.click()
+    assert page.locator("path.chosen").count() >= 1
+
+
+@browser_test
+def test_many_pictures_are_one_job_and_a_wrong_file_is_told_in_words(
+    page, edited, tmp_path
+) -> None:
+    other, text, large = tmp_path / "b.jpg", tmp_path / "notes.txt", tmp_path / "film.bin"
+    PILImage.fromarray(picture(300, 200)).save(other)
+    text.write_text("no picture at all")
+    page.set_input_files("#files", [edited, other, text])
+    page.wait_for_selector("#batch:not([hidden])")
+    words = page.locator("#list li").all_inner_texts()
+    assert len(words) == 3
+    assert "not readable" in words[2]
+    page.locator("#list button").nth(2).click()
+    assert "notes.txt is not a picture" in page.inner_text("#reason")
+    assert page.locator("#viewer").is_hidden()
+    page.locator("#list button").nth(1).click()
+    judged(page)
+    said = json.loads(saved(page, "#batch-json", tmp_path).read_text())
+    assert [r["path"] for r in said] == ["chelsea & friends.png", "b.jpg"]
+    html = saved(page, "#batch-report", tmp_path).read_text()
+    assert "2 pictures" in html
+    assert large.name not in html
+
+
+@browser_test
+def test_a_score_means_how_many_untouched_photos_reach_it(page) -> None:
+    meaning = """async (score) => (await import("./words.js")).meaning({ score, decision: {
+      clear_below: 0.6, manipulated_at: 0.9, calibrated_on: "100 pictures",
+      untouched: Array.from({ length: 101 }, (_, i) => 0.9 * i / 100) } })"""
+    assert "about 50 would score this high" in page.evaluate(meaning, 0.451)
+    assert "fewer than 1 would score this high" in page.evaluate(meaning, 0.95)
+
+
+@browser_test
+def test_a_huge_file_is_refused_before_it_is_sent(page, tmp_path) -> None:
+    huge = tmp_path / "huge.png"
+    with open(huge, "wb") as file:
+        file.truncate(70 * 2**20)
+    page.set_input_files("#files", huge)
+    page.wait_for_selector("#verdict.unreadable")
+    assert "73 MB; this server takes 67 MB" in page.inner_text("#reason")
+
+
+@browser_test
+def test_a_dead_server_is_explained(browser, tmp_path, edited) -> None:
+    pytest.importorskip("fastapi", reason="the extra serve is not installed")
+    from .serving import running
+
+    with running(tmp_path / "server") as process:
+        page = browser.new_page()
+        page.goto(process.address)
+        page.wait_for_selector("#limits:not(:empty)")
+    page.set_input_files("#files", edited)
+    page.wait_for_selector("#trouble:not([hidden])")
+    assert "The server does not answer" in page.inner_text("#trouble")
+    assert "does not answer" in page.inner_text("#reason")
+    page.close()
+
+
+@browser_test
+def test_a_server_with_a_token_asks_for_it(browser, tmp_path, edited) -> None:
+    pytest.importorskip("fastapi", reason="the extra serve is not installed")
+    from .serving import running
+
+    secret = tmp_path / "token"
+    secret.write_text("correct-horse-battery\n")
+    with running(tmp_path / "server", "--token-file", secret) as process:
+        page = browser.new_page()
+        page.set_default_timeout(30_000)
+        page.goto(process.address)
+        page.wait_for_selector("#login[open]")
+        page.fill("#token", "wrong-wrong-wrong")
+        page.keyboard.press("Enter")
+        page.wait_for_selector("#login-title:has-text('not the one')")
+        page.fill("#token", "correct-horse-battery")
+        page.keyboard.press("Enter")
+        page.wait_for_selector("#limits:not(:empty)")
+        drop(page, edited)
+        judged(page)
+        page.close()
+
+
+@browser_test
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1440])
+def test_axe_finds_nothing_serious(page, edited, scheme: str, width: int) -> None:
+    page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
+    page.set_viewport_size({"width": width, "height": 844})
+    page.wait_for_selector("#limits:not(:empty)")
+    assert serious(page) == []
+    drop(page, edited)
+    judged(page)
+    page.locator("#threshold").fill("30")
+    page.click("[data-compare=side]")
+    assert serious(page) == []
+    assert page.evaluate("() => document.documentElement.scrollWidth") <= width
+    page.click("#about-open")
+    assert serious(page) == []
+
+
+def serious(page) -> list[str]:
+    found = page.evaluate("() => axe.run(document)")
+    return [
+        f"{v['id']}: {v['nodes'][0]['html']}"
+        for v in found["violations"]
+        if v["impact"] in ("serious", "critical")
+    ]
