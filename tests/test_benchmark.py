@@ -115,6 +115,22 @@ def test_a_model_that_knows_the_truth_gets_perfect_marks(edited):
     assert {group.name for group in results.of("as is", "folder")} == {"a", "b"}
 
 
+def test_the_tables_are_also_written_as_markdown(edited, tmp_path):
+    out = tmp_path / "out"
+    evaluate(Seer(), edited, out, recompress=[75], progress=False)
+    lines = (out / "results.md").read_text().splitlines()
+    assert "| edit | pictures | as is | jpeg 75 |" in lines
+    for name in (*METHODS, "all methods"):
+        count = 8 if name == "all methods" else 8 // len(METHODS)
+        assert f"| {name} | {count} | 1.00 (1.00-1.00) | 1.00 (1.00-1.00) |" in lines
+    for start in (
+        "| AUC of the score | 1.00 (1.00-1.00) |",
+        "| untouched, judged manipulated | 0.000",
+    ):
+        assert any(line.startswith(start) for line in lines)
+    assert "| a | 6 | 1.000 (1.000-1.000) | 0.000 (0.000-0.000) | 0.000 (0.000-0.000) |" in lines
+
+
 def test_a_real_model_gives_rows_tables_json_and_plots(edited, detector, tmp_path):
     out = tmp_path / "out"
     results = evaluate(detector, edited, out, recompress=[75], progress=False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from hashlib import sha256
 from pathlib import Path
 
@@ -24,25 +23,12 @@ from forgemap.evaluate.calibration import (
     worst_quantile,
 )
 
+from .edited_set import write_edited_set
+
 
 def manifest(folder: Path, split: str, count: int = 8) -> Path:
-    """Noisy pictures, every second one with a smooth square."""
-    folder.mkdir()
-    rng = np.random.default_rng(0)
-    rows = []
-    for i in range(count):
-        pixels = rng.integers(0, 255, (64, 80, 3), dtype=np.uint8)
-        mask = np.zeros((64, 80), np.uint8)
-        if i % 2:
-            mask[16:48, 16:60] = 255
-            pixels[mask > 0] = cv2.GaussianBlur(pixels, (0, 0), 3)[mask > 0]
-            cv2.imwrite(str(folder / f"{i}_mask.png"), mask)
-        cv2.imwrite(str(folder / f"{i}.png"), pixels)
-        row = {"image": f"{i}.png", "mask": f"{i}_mask.png" if i % 2 else None, "split": split}
-        row |= {"source": f"{i}.jpg", "source_sha256": f"{i:064x}", "parameters": {}, "seed": i}
-        rows.append(row | {"method": "blur" if i % 2 else "none"})
-    (folder / "manifest.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return folder
+    """A set of which everything belongs to one split."""
+    return write_edited_set(folder, count, held_out=count if split == "val" else 0)
 
 
 def observation(group: str, overlap: float, flagged: float) -> Observation:
@@ -60,6 +46,7 @@ def test_calibration_is_written_into_the_model_and_used(tmp_path: Path, model_fo
     assert Detector.load(model).decision == decision
     assert "8" not in decision.calibrated_on.split("from")[0]  # 4 edited and 4 untouched
     assert "4 edited and 4 untouched" in decision.calibrated_on
+    assert len(decision.untouched) == 101 and list(decision.untouched) == sorted(decision.untouched)
 
 
 def test_the_split_that_was_trained_on_is_not_calibrated_on(

@@ -22,13 +22,20 @@ ALLOWED = {
     "preprocess": set(),
     "pooling": set(),
     "report": {"drawing"},
-    "image": {"decode", "jpeg", "pixels"},
+    "image": {"decode", "jpeg", "metadata", "pixels"},
+    "metadata": {"decode", "pixels"},
     "models": {"preprocess"},
     "tiling": {"preprocess"},
     "scoring": {"pooling"},
     "detector": {"image", "models", "preprocess", "report", "scoring", "tiling"},
     "analysis": {"detector", "image", "report"},
-    "data": {"image", "preprocess"},
+    "encode": set(),
+    "data": {"encode", "image", "preprocess"},
+    "neighbours": set(),
+    "classifiers": {"neighbours"},
+    "unpickle": {"classifiers", "neighbours"},
+    "serve": {"__version__", "decode", "detector", "image", "models", "report"},
+    "client": {"report"},
 }
 
 

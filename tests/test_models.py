@@ -33,15 +33,25 @@ TINY: dict[str, Any] = {
     "rn50_layers": [1, 2, 1, 1],
     "xception_channels": [4, 4, 8, 8, 16],
     "channels": [4, 4, 3, 2],
+    "transformer": {
+        "model_type": "dinov3_vit",
+        "hidden_size": 16,
+        "intermediate_size": 16,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 2,
+        "num_register_tokens": 2,
+        "patch_size": 32,
+    },
 }
 VIT = [f"layer{number}" for number in range(3)]
 RN50 = [f"layer{number}" for number in range(1, 5)]
 XCEPTION = [f"layer{number}" for number in range(1, 4)]
 LAYERS = {
-    "vit": VIT,
-    "rn50": RN50,
-    "xception": XCEPTION,
-    "vit+rn50": ["layer0+layer1", "layer1+layer2", "layer2+layer3", "layer2+layer4"],
+    "vit": [*VIT, "layer0+layer2"],
+    "rn50": [*RN50, "layer2+layer3"],
+    "xception": [*XCEPTION, "layer1+layer3"],
+    "vit+rn50": ["layer0+layer1", "layer1+layer2", "layer2+layer3", "layer0+layer2+layer4"],
+    "transformers": [*VIT, "layer0+layer2"],
 }
 EVERY_BACKBONE = [(backbone, layer) for backbone in BACKBONES for layer in LAYERS[backbone]]
 
@@ -75,12 +85,13 @@ def images(batch: int) -> Tensor:
 def test_every_pair_runs_learns_and_survives_saving(
     backbone: str, layer: str, decoder: str, tmp_path: Path
 ) -> None:
-    model = tiny(backbone, layer, decoder, freeze_backbone=False)
+    model = tiny(backbone, layer, decoder, trainable="all")
 
     output = model(images(2))  # training, all of it
     assert output.mask.shape == (2, 1, 256, 256)
-    assert output.evidence is None
-    output.mask.square().mean().backward()
+    assert (output.evidence is None) == (decoder != "gradcam")
+    loss = output.mask.square().mean()
+    (loss if output.evidence is None else loss + output.evidence.sum()).backward()
     for name, parameter in model.named_parameters():  # there are no dead ones
         assert parameter.grad is not None, name
         assert parameter.grad.isfinite().all(), name
@@ -103,7 +114,7 @@ def test_a_picture_gets_the_same_answer_in_any_batch(backbone: str) -> None:
 
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_frozen_means_frozen(backbone: str) -> None:
-    model = tiny(backbone, decoder="conv-4", freeze_backbone=True).train()
+    model = tiny(backbone, decoder="conv-4", trainable="frozen").train()
     before = {name: value.clone() for name, value in model.backbone.state_dict().items()}
 
     model(images(2)).mask.mean().backward()
@@ -117,7 +128,7 @@ def test_frozen_means_frozen(backbone: str) -> None:
 
 
 def test_unfrozen_backbone_is_in_train_mode_and_follows_eval() -> None:
-    model = tiny("rn50", freeze_backbone=False).train()
+    model = tiny("rn50", trainable="all").train()
     before = model.backbone.bn1.running_mean.clone()
     model(images(2))
     assert not torch.equal(model.backbone.bn1.running_mean, before)

@@ -66,7 +66,8 @@ def test_wheel_metadata_states_version_licence_and_extras(wheel):
     assert f"Version: {forgemap.__version__}\n" in metadata
     assert "License-Expression: Apache-2.0\n" in metadata
     extras = set(re.findall(r"^Provides-Extra: (\S+)$", metadata, re.M))
-    assert extras == {"clip", "synth", "train", "evaluate", "diffusers", "dev", "all"}
+    models = {"clip", "lora", "diffusers", "train", "classify", "evaluate"}
+    assert extras == models | {"synth", "shards", "embed", "serve", "dev", "all"}
 
 
 def test_command_is_installed():

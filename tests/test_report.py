@@ -20,7 +20,7 @@ from .test_image import as_nobody
 
 KEYS = (
     *("path", "sha256", "width", "height", "orientation", "verdict", "score", "area", "regions"),
-    *("mask", "heatmap", "overlay", "model", "error", "reason", "notes"),
+    *("mask", "heatmap", "overlay", "model", "error", "reason", "notes", "metadata"),
 )
 
 

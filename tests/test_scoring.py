@@ -139,6 +139,8 @@ def test_decision_survives_json():
         ({"manipulated_at": 0.2}, "clear_below <= manipulated_at"),
         ({"mask_threshold": 1.0}, "mask_threshold"),
         ({"calibrated_on": None}, "calibrated_on"),
+        ({"untouched": ["0.1"]}, "untouched"),
+        ({"untouched": [0.2, 0.1]}, "untouched"),
     ],
 )
 def test_impossible_decisions_are_named(data, named):

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from forgemap.encode import encode_jpeg, encode_png, encode_webp
 from forgemap.synth.edit import Edit
-from forgemap.synth.encode import encode_jpeg, encode_png, encode_webp
 from forgemap.synth.prepare import finish, prepare
 
 from .conftest import picture

@@ -15,14 +15,16 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from forgemap.client import Client as Client
     from forgemap.detector import Detector as Detector
     from forgemap.detector import analyze as analyze
     from forgemap.detector import load as load
     from forgemap.report import Report as Report
 
-__all__ = ["Detector", "Report", "__version__", "analyze", "load"]
+__all__ = ["Client", "Detector", "Report", "__version__", "analyze", "load"]
 
 _HOME = {
+    "Client": "forgemap.client",
     "Detector": "forgemap.detector",
     "Report": "forgemap.report",
     "analyze": "forgemap.detector",

@@ -39,7 +39,7 @@ def analyze_files(
     """
     for path, stem in zip(files, unique_stems(files), strict=True):
         try:
-            image = load_image(path, max_pixels=max_pixels)
+            image = load_image(path, max_pixels=max_pixels, metadata=True)
         except ImageError as error:
             report = failure(str(path), error, detector.name)
             if page is not None:

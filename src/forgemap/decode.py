@@ -1,4 +1,4 @@
-"""decode.py: the bytes of a picture file -> pixels and notes. Used by ``image.py`` alone.
+"""decode.py: the bytes of a picture file -> pixels and notes. For ``image.py`` and ``metadata.py``.
 
 Pillow reads; its process-wide settings are neither changed nor relied on: its readers are called
 one by one, chosen by the file's first bytes, so that neither a file's name nor Pillow's list of
@@ -101,7 +101,7 @@ def decode_bytes(data: bytes, name: str, max_pixels: int) -> Decoded:
     try:
         if format == "TIFF":
             return _decode_tiff(data, name, max_pixels)
-        im = _open(data, format)
+        im = open_header(data, format)
         decoded = _decode(im, format, name, max_pixels)
         if format == "PNG" and b"IEND\xaeB`\x82" not in data:  # a cut that Pillow lets pass
             raise EOFError
@@ -131,7 +131,7 @@ def decode_array(array: np.ndarray, name: str, max_pixels: int) -> Decoded:
     return Decoded(array_pixels(array, notes), "array", 1, tuple(notes), None)
 
 
-def _open(data: bytes, format: str) -> ImageFile.ImageFile:
+def open_header(data: bytes, format: str) -> ImageFile.ImageFile:
     """Parse the header with the reader of that one format; nothing is decoded yet."""
     module, reader = {
         # Not Pillow's JPEG factory: it may return a reader of several frames, with other rules.
@@ -149,7 +149,7 @@ def _open(data: bytes, format: str) -> ImageFile.ImageFile:
 def _decode(
     im: PILImage.Image, format: str, name: str, max_pixels: int, *, frames: bool = True
 ) -> Decoded:
-    """Decode what ``_open`` or a caller opened; ``frames``: count them, the first is current."""
+    """Decode what ``open_header`` or a caller opened; ``frames``: count them, take the first."""
     _check_size(*im.size, name, max_pixels)
     notes = _frame_notes(im, format) if frames else []
     if _is_deep(im):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -15,9 +15,10 @@ from torch import nn
 from .errors import ImageError, ModelError
 from .image import DEFAULT_MAX_PIXELS, Image, load_image
 from .models.checkpoint import find_folder, load_model, weights_sha256
+from .models.ledger import check_weights
 from .report import Report, find_regions
 from .scoring import Decision, features
-from .tiling import localize
+from .tiling import localize, localize_many
 
 WEIGHTS = Path(__file__).parent / "weights"
 """Models that come with the package, one folder each."""
@@ -41,6 +42,7 @@ class Detector:
         decision: how its maps become a verdict.
         name: identifies the model in reports.
         device: where the model is.
+        weights_sha256: of the weights' file, for reports.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class Detector:
         *,
         name: str = "unnamed",
         device: str | torch.device = "cpu",
+        weights_sha256: str | None = None,
     ) -> None:
         # Convolutions of native-resolution models are a third faster in this layout on a CPU.
         native = getattr(model, "native", False)
@@ -59,10 +62,16 @@ class Detector:
         self.decision = decision or Decision()
         self.name = name
         self.device = torch.device(device)
+        self.basis: dict[str, Any] = {
+            "weights_sha256": weights_sha256,
+            "input_size": getattr(getattr(model, "preprocess", None), "size", None),
+            **self.decision.to_dict(),
+        }
 
     @classmethod
     def load(cls, model: str | Path = "default", device: str | torch.device = "cpu") -> Detector:
-        """The bundled model (`"default"`), a model folder, or a model of the Hugging Face hub.
+        """The bundled model (`"default"`), a model folder, a published model that was downloaded
+        before (`forgemap models`), or a model of the Hugging Face hub.
 
         Raises:
             ModelError: no such model, a broken one, or a device that this machine lacks.
@@ -80,13 +89,23 @@ class Detector:
             decision = Decision.from_dict(config.get("decision", {}))
         except ModelError as error:
             raise ModelError(f"{folder / 'config.json'}: {error}") from error
-        name = str(model) if bundled or not Path(model).is_dir() else folder.resolve().name
-        return cls(network, decision, name=f"{name}@{weights_sha256(folder)[:12]}", device=device)
+        local = Path(model).is_dir() and not bundled
+        name = folder.resolve().name if local else str(model)
+        sha256 = weights_sha256(folder)
+        if not local:
+            check_weights(name, sha256)
+        name = f"{name}@{sha256[:12]}"
+        return cls(network, decision, name=name, device=device, weights_sha256=sha256)
 
     def predict(self, pixels: np.ndarray) -> Prediction:
         """`pixels` (H, W, 3) uint8 RGB, any size -> calibrated probabilities of the same size."""
         logits = localize(self.model, pixels, device=self.device)
         return Prediction(self.decision.heat(logits.mask), logits.evidence)
+
+    def predict_many(self, pictures: Sequence[np.ndarray]) -> Iterator[Prediction]:
+        """Pictures (H, W, 3) uint8 RGB of any sizes, in one pass where the model allows it."""
+        for logits in localize_many(self.model, pictures, device=self.device):
+            yield Prediction(self.decision.heat(logits.mask), logits.evidence)
 
     def analyze(
         self,
@@ -107,9 +126,14 @@ class Detector:
         Raises:
             ImageError: the picture cannot be read.
         """
-        image = source if isinstance(source, Image) else load_image(source, max_pixels=max_pixels)
+        image = source
+        if not isinstance(image, Image):
+            image = load_image(source, max_pixels=max_pixels, metadata=True)
+        return self.judge(image, self.predict(image.pixels), threshold)
+
+    def judge(self, image: Image, prediction: Prediction, threshold: float | None = None) -> Report:
+        """What `analyze` says of a picture, from what the network saw in it."""
         threshold = self.decision.mask_threshold if threshold is None else threshold
-        prediction = self.predict(image.pixels)
         heat = prediction.heat
         height, width = heat.shape
         area = float(np.count_nonzero(heat >= threshold) / heat.size)
@@ -133,8 +157,10 @@ class Detector:
             model=self.name,
             reason=judgement.reason,
             notes=list(image.notes),
+            metadata=None if image.metadata is None else image.metadata.to_dict(),
             heat=heat,
             threshold=threshold,
+            basis=self.basis,
         )
 
     def analyze_many(

@@ -12,7 +12,7 @@ import hashlib
 import os
 import stat
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -21,6 +21,7 @@ from PIL import Image as PILImage
 
 from . import decode
 from .errors import ImageError
+from .metadata import Metadata, read_metadata
 from .pixels import stored_view
 
 DEFAULT_MAX_PIXELS = 100_000_000
@@ -46,19 +47,23 @@ class Image:
     """What was changed or left out on the way, e.g. "alpha channel dropped"."""
     jpeg_quality: int | None
     """1..100, estimated from the quantisation tables; None where that is not possible."""
+    metadata: Metadata | None = None
+    """What the file says of itself; None unless asked for, and for arrays and PIL images."""
 
 
 def load_image(
     source: str | Path | bytes | BinaryIO | PILImage.Image | np.ndarray,
     *,
     max_pixels: int = DEFAULT_MAX_PIXELS,
+    metadata: bool = False,
 ) -> Image:
     """Read one picture.
 
     ``source`` is a path, the bytes of a file, an open binary file, a PIL image, or an array (H, W),
     (H, W, 3) or (H, W, 4) of bool, uint8, uint16 or float in [0, 1] (taken as sRGB; a uint8
     (H, W, 3) array is not copied). A picture of more than ``max_pixels`` pixels is refused before
-    it is decoded. Colour follows one rule, given in ``pixels.py``. Thread-safe.
+    it is decoded. Colour follows one rule, given in ``pixels.py``. ``metadata``: also read what the
+    file says of itself. Thread-safe.
 
     Raises ImageError: one sentence that names the picture and says what to do.
     """
@@ -81,7 +86,11 @@ def load_image(
         raise TypeError(f"a picture cannot be read from a {type(source).__name__}")
     decoded = decode.decode_bytes(data, name, max_pixels)
     notes = decoded.notes + _extension_note(name, decoded.format)
-    return _finish(decoded._replace(notes=notes), name, hashlib.sha256(data).hexdigest())
+    image = _finish(decoded._replace(notes=notes), name, hashlib.sha256(data).hexdigest())
+    if not metadata:
+        return image
+    read = read_metadata(data, image.format, image.pixels, image.orientation)
+    return replace(image, metadata=read)
 
 
 def to_stored(mask: np.ndarray, orientation: int) -> np.ndarray:

@@ -48,15 +48,18 @@ class Preprocess:
                 f"preprocess: unknown interpolation {self.interpolation!r}; valid: {valid}."
             )
 
-    def __call__(self, pixels: np.ndarray) -> Tensor:
-        """`pixels` (H, W, 3) uint8 -> float32 (1, 3, size, size), or (1, 3, H, W) if native."""
+    def resize(self, pixels: np.ndarray) -> np.ndarray:
+        """`pixels` (H, W, 3) uint8 -> (size, size, 3) uint8, as they are if native."""
         if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8:
             raise ValueError(f"expected (H, W, 3) uint8, got {pixels.shape} {pixels.dtype}")
-        if self.size is not None and pixels.shape[:2] != (self.size, self.size):
-            picture = PILImage.fromarray(pixels).resize(
-                (self.size, self.size), _FILTERS[self.interpolation]
-            )
-            pixels = np.array(picture)
+        if self.size is None or pixels.shape[:2] == (self.size, self.size):
+            return pixels
+        picture = PILImage.fromarray(pixels)
+        return np.array(picture.resize((self.size, self.size), _FILTERS[self.interpolation]))
+
+    def __call__(self, pixels: np.ndarray) -> Tensor:
+        """`pixels` (H, W, 3) uint8 -> float32 (1, 3, size, size), or (1, 3, H, W) if native."""
+        pixels = self.resize(pixels)
         # One float copy, scaled in place: x / 255 / std - mean / std.
         planes = np.ascontiguousarray(pixels.transpose(2, 0, 1))[None]
         tensor = torch.from_numpy(planes).float()

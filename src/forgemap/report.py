@@ -80,14 +80,20 @@ class Report:
     """What the verdict rests on, in one sentence."""
     notes: list[str] = field(default_factory=list)
     """What was changed or left out when the picture was read."""
+    metadata: dict[str, Any] | None = None
+    """What the file says of itself, as ``metadata.Metadata``; None if it was not read."""
     heat: np.ndarray | None = field(default=None, repr=False, compare=False)
     """(H, W) float32 probability that each pixel was edited; in memory only."""
     threshold: float = field(default=0.5, repr=False, compare=False)
     """The probability from which a pixel belongs to the mask; in memory only."""
+    basis: dict[str, Any] | None = field(default=None, repr=False, compare=False)
+    """The model's ``weights_sha256``, ``input_size`` and the entries of its ``Decision``, for the
+    HTML report; in memory only."""
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON object of ``forgemap analyze --json``."""
-        values = {k: v for k, v in vars(self).items() if k not in ("heat", "threshold")}
+        hidden = ("heat", "threshold", "basis")
+        values = {k: v for k, v in vars(self).items() if k not in hidden}
         return values | {"regions": [asdict(r) | {"box": list(r.box)} for r in self.regions]}
 
 
@@ -139,23 +145,34 @@ def write_outputs(report: Report, pixels: np.ndarray, folder: str | Path, stem: 
     """
     if report.heat is None:
         return report
-    heatmap, mask, overlay = (
-        Path(folder, f"{stem}.{name}.png") for name in ("heatmap", "mask", "overlay")
-    )
-    levels = drawing.to_levels(report.heat)
-    _write_png(heatmap, levels)
-    _write_png(mask, (report.heat >= report.threshold).astype(np.uint8) * np.uint8(255))
-    picture = drawing.overlay(pixels, levels)
-    regions = report.regions
-    drawing.draw_outlines(picture, [r.polygon for r in regions], [r.box for r in regions])
-    _write_png(overlay, picture)
-    return replace(report, heatmap=str(heatmap), mask=str(mask), overlay=str(overlay))
+    paths = {name: Path(folder, f"{stem}.{name}.png") for name in ("heatmap", "mask", "overlay")}
+    written: dict[str, Any] = {name: str(path) for name, path in paths.items()}
+    for name, path in paths.items():
+        with _beside(path) as part:
+            write_output(name, report, pixels, part)
+    return replace(report, **written)
 
 
-def _write_png(path: Path, picture: np.ndarray) -> None:
-    with _beside(path) as part:
-        # Level 1 is several times faster than the default and a few per cent larger.
-        PILImage.fromarray(picture).save(part, "png", compress_level=1)
+def write_output(name: str, report: Report, pixels: np.ndarray, file: IO[bytes]) -> None:
+    """Write one PNG of a report with a heat map: ``heatmap``, ``mask`` or ``overlay`` as described
+    at ``write_outputs``, or ``picture``, which is ``pixels`` as they are.
+    """
+    if report.heat is None:
+        raise ValueError("an unreadable picture has no outputs")
+    if name == "heatmap":
+        picture = drawing.to_levels(report.heat)
+    elif name == "mask":
+        picture = (report.heat >= report.threshold).astype(np.uint8) * np.uint8(255)
+    elif name == "overlay":
+        picture = drawing.overlay(pixels, drawing.to_levels(report.heat))
+        regions = report.regions
+        drawing.draw_outlines(picture, [r.polygon for r in regions], [r.box for r in regions])
+    elif name == "picture":
+        picture = pixels
+    else:
+        raise ValueError(f"no output {name!r}; valid: heatmap, mask, overlay, picture")
+    # Level 1 is several times faster than the default and a few per cent larger.
+    PILImage.fromarray(picture).save(file, "png", compress_level=1)
 
 
 @contextmanager
@@ -194,6 +211,7 @@ class ReportWriter:
         self.settings = settings
         self.max_side = max_side
         self._rows: list[dict[str, Any]] = []
+        self._models: dict[str, dict[str, Any] | None] = {}
 
     def __enter__(self) -> ReportWriter:
         self._waiting = tempfile.TemporaryFile("w+", encoding="ascii")
@@ -205,33 +223,17 @@ class ReportWriter:
         Without ``pixels`` the page shows ``report.overlay`` if that file is there; without
         ``report.heat`` it shows no heat map.
         """
-        values = report.to_dict() | self._pictures(report, pixels)
-        values["number"] = len(self._rows) + 1
-        values["name"] = os.path.basename(report.path) or report.path
-        if report.width and report.height:
-            size = report.width, report.height
-            values["label_size"] = round(drawing.label_size(*size), 1)
-            values["labels"] = [drawing.label_place(r.box, *size) for r in report.regions]
+        self.add_row(picture_row(report, pixels, self.max_side))
+
+    def add_row(self, values: Mapping[str, Any]) -> None:
+        """Take up what ``picture_row`` made, perhaps in another process."""
+        values = {**values, "number": len(self._rows) + 1}
+        if values["model"]:
+            # The same of all its pictures; a picture that could not be read brings none.
+            self._models[values["model"]] = values["basis"] or self._models.get(values["model"])
         row = ("number", "path", "name", "verdict", "score", "area", "error", "thumb", "model")
         self._rows.append({name: values[name] for name in row})
         self._waiting.write(json.dumps(values) + "\n")
-
-    def _pictures(self, report: Report, pixels: np.ndarray | None) -> dict[str, str | None]:
-        caption = "photo"
-        if pixels is None and report.overlay is not None and os.path.isfile(report.overlay):
-            stored = cv2.imdecode(np.fromfile(report.overlay, np.uint8), cv2.IMREAD_COLOR)
-            if stored is not None:
-                pixels, caption = cv2.cvtColor(stored, cv2.COLOR_BGR2RGB), "overlay"
-        if pixels is None:
-            return {"thumb": None, "photo": None, "heat": None, "caption": None}
-        small = drawing.shrink(pixels, self.max_side)
-        heat = None
-        if report.heat is not None:
-            # Half the size is enough for a map that is smooth, and weighs a quarter.
-            levels = drawing.to_levels(drawing.shrink(report.heat, self.max_side // 2))
-            heat = drawing.heat_uri(levels)
-        thumb = drawing.jpeg_uri(drawing.shrink(small, 160), quality=75)
-        return {"thumb": thumb, "photo": drawing.jpeg_uri(small), "heat": heat, "caption": caption}
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
@@ -258,7 +260,7 @@ class ReportWriter:
             rows=self._rows,
             counts=[(v, sum(row["verdict"] == v for row in self._rows)) for v in VERDICTS[::-1]],
             unreadable=sum(row["error"] is not None for row in self._rows),
-            models=sorted({row["model"] for row in self._rows if row["model"]}),
+            models=sorted(self._models.items()),
             pictures=map(json.loads, self._waiting),
             date=datetime.now().astimezone().isoformat(" ", "minutes"),
             versions=_versions(),
@@ -268,6 +270,38 @@ class ReportWriter:
             for piece in page:
                 # A path may hold bytes that are no UTF-8, which Python keeps as lone surrogates.
                 file.write(piece.encode("utf-8", "backslashreplace"))
+
+
+def picture_row(
+    report: Report, pixels: np.ndarray | None = None, max_side: int = 1600
+) -> dict[str, Any]:
+    """All that the page says and shows of one picture, JSON-able; see ``ReportWriter.add``."""
+    values = report.to_dict() | _pictures(report, pixels, max_side)
+    values |= {"threshold": report.threshold, "basis": report.basis}
+    values["name"] = os.path.basename(report.path) or report.path
+    if report.width and report.height:
+        size = report.width, report.height
+        values["label_size"] = round(drawing.label_size(*size), 1)
+        values["labels"] = [drawing.label_place(r.box, *size) for r in report.regions]
+    return values
+
+
+def _pictures(report: Report, pixels: np.ndarray | None, max_side: int) -> dict[str, str | None]:
+    caption = "photo"
+    if pixels is None and report.overlay is not None and os.path.isfile(report.overlay):
+        stored = cv2.imdecode(np.fromfile(report.overlay, np.uint8), cv2.IMREAD_COLOR)
+        if stored is not None:
+            pixels, caption = cv2.cvtColor(stored, cv2.COLOR_BGR2RGB), "overlay"
+    if pixels is None:
+        return {"thumb": None, "photo": None, "heat": None, "caption": None}
+    small = drawing.shrink(pixels, max_side)
+    heat = None
+    if report.heat is not None:
+        # Half the size is enough for a map that is smooth, and weighs a quarter.
+        levels = drawing.to_levels(drawing.shrink(report.heat, max_side // 2))
+        heat = drawing.heat_uri(levels)
+    thumb = drawing.jpeg_uri(drawing.shrink(small, 160), quality=75)
+    return {"thumb": thumb, "photo": drawing.jpeg_uri(small), "heat": heat, "caption": caption}
 
 
 def write_html(

@@ -54,10 +54,13 @@ class Decision:
     min_jpeg_quality: int = 0
     #: One sentence on the pictures that the thresholds were chosen on; empty = not calibrated.
     calibrated_on: str = ""
+    #: Scores that 0, 1 ... 100 % of the untouched among them stay below; empty = not known.
+    untouched: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "features", tuple(self.features))
         object.__setattr__(self, "weights", tuple(float(w) for w in self.weights))
+        object.__setattr__(self, "untouched", tuple(float(s) for s in self.untouched))
         if unknown := [n for n in self.features if n not in FEATURES]:
             raise ModelError(
                 f"decision: unknown feature {unknown[0]!r}; valid: {', '.join(FEATURES)}."
@@ -76,9 +79,13 @@ class Decision:
             raise ModelError(
                 f"decision: mask_threshold must lie between 0 and 1, not {self.mask_threshold}."
             )
-        numbers = (*self.weights, self.bias, self.mask_scale, self.mask_shift)
+        if any(a > b for a, b in zip(self.untouched, self.untouched[1:], strict=False)):
+            raise ModelError("decision: the scores of untouched must rise.")
+        numbers = (*self.weights, *self.untouched, self.bias, self.mask_scale, self.mask_shift)
         if not all(math.isfinite(n) for n in numbers):
-            raise ModelError("decision: weights, bias, mask_scale and mask_shift must be finite.")
+            raise ModelError(
+                "decision: weights, untouched, bias, mask_scale and mask_shift must be finite."
+            )
 
     def heat(self, logits: np.ndarray) -> np.ndarray:
         """Mask logits (H, W) float32 -> calibrated probabilities, computed in place."""
@@ -177,7 +184,8 @@ _DEFAULT = Decision()
 def _fits(example: object, value: object) -> bool:
     """Is `value`, read from JSON, of the same kind as `example`?"""
     if isinstance(example, tuple):
-        return isinstance(value, (list, tuple)) and all(_fits(example[0], v) for v in value)
+        first = example[0] if example else 0.0  # of `untouched`, which is empty by default
+        return isinstance(value, (list, tuple)) and all(_fits(first, v) for v in value)
     if isinstance(example, float):
         return isinstance(value, (int, float)) and not isinstance(value, bool)
     return type(value) is type(example)

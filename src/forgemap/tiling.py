@@ -8,6 +8,7 @@ reached them, and what is left is blended with a linear ramp.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -100,6 +101,29 @@ def localize(
     return Logits(mask, evidence)
 
 
+@torch.inference_mode()
+def localize_many(
+    model: _Model, pictures: Sequence[np.ndarray], *, device: str | torch.device = "cpu"
+) -> Iterator[Logits]:
+    """The logits of several pictures of any sizes, in their order.
+
+    A model of a fixed input size sees them all in one pass; its maps are brought to the pictures'
+    sizes one at a time, as they are asked for. A native-resolution model, which a large picture
+    alone keeps busy, sees one after the other.
+    """
+    if model.native or len(pictures) < 2:
+        for pixels in pictures:
+            yield localize(model, pixels, device=device)
+        return
+    batch = torch.cat([model.preprocess(pixels) for pixels in pictures])
+    mask, evidence = model(batch.to(device))
+    for i, pixels in enumerate(pictures):
+        yield Logits(
+            _resized(mask[i : i + 1], pixels),
+            None if evidence is None else _to_numpy(evidence[i, 0]),
+        )
+
+
 def split(length: int, tile: int, overlap: int, stride: int) -> list[tuple[int, int]]:
     """Covers [0, length) with the fewest spans of at most `tile`, all of about the same size.
 
@@ -152,9 +176,14 @@ def _tile(model: _Model, pixels: np.ndarray, device: str | torch.device, stride:
 def _in_one_pass(model: _Model, pixels: np.ndarray, device: str | torch.device) -> Logits:
     """Fixed input size: the mask's logits are interpolated bilinearly to the picture's size."""
     mask, evidence = model(model.preprocess(pixels).to(device))
+    return Logits(_resized(mask, pixels), None if evidence is None else _to_numpy(evidence[0, 0]))
+
+
+def _resized(mask: Tensor, pixels: np.ndarray) -> np.ndarray:
+    """(1, 1, h, w) logits -> (H, W) of the picture."""
     # On the CPU, where a 100 MP map always fits.
     full = F.interpolate(mask.float().cpu(), size=pixels.shape[:2], mode="bilinear")
-    return Logits(full[0, 0].numpy(), None if evidence is None else _to_numpy(evidence[0, 0]))
+    return full[0, 0].numpy()
 
 
 def _to_numpy(tensor: Tensor) -> np.ndarray:
