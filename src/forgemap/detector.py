@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -13,12 +13,14 @@ import torch
 from torch import nn
 
 from .errors import ImageError, ModelError
+from .generated import GenerationDetector, together
 from .image import DEFAULT_MAX_PIXELS, Image, load_image
 from .models.checkpoint import find_folder, load_model, weights_sha256
 from .models.ledger import check_weights
 from .report import Report, find_regions
 from .scoring import Decision, features
 from .tiling import localize, localize_many
+from .windows import Windows, check, look_closer
 
 WEIGHTS = Path(__file__).parent / "weights"
 """Models that come with the package, one folder each."""
@@ -35,7 +37,7 @@ class Prediction:
 
 
 class Detector:
-    """A model with its preprocessing and its thresholds.
+    """Both questions in one place: edited, where? (a localizer) and generated as a whole?
 
     Args:
         model: a localizer of `forgemap.models`, in eval mode on `device`.
@@ -43,6 +45,10 @@ class Detector:
         name: identifies the model in reports.
         device: where the model is.
         weights_sha256: of the weights' file, for reports.
+        windows: for a model of a fixed input size, what it looks at besides the whole picture.
+
+    Raises:
+        ModelError: windows for a model that looks at native resolution.
     """
 
     def __init__(
@@ -53,6 +59,7 @@ class Detector:
         name: str = "unnamed",
         device: str | torch.device = "cpu",
         weights_sha256: str | None = None,
+        windows: Windows | None = None,
     ) -> None:
         # Convolutions of native-resolution models are a third faster in this layout on a CPU.
         native = getattr(model, "native", False)
@@ -62,21 +69,43 @@ class Detector:
         self.decision = decision or Decision()
         self.name = name
         self.device = torch.device(device)
+        self.windows = windows
+        if windows is not None:
+            check(self.model)
+            # The thresholds were chosen on maps of the whole-picture pass alone.
+            self.decision = replace(self.decision, calibrated_on="", untouched=())
         self.basis: dict[str, Any] = {
             "weights_sha256": weights_sha256,
             "input_size": getattr(getattr(model, "preprocess", None), "size", None),
+            "windows": None if windows is None else str(windows),
             **self.decision.to_dict(),
         }
 
     @classmethod
-    def load(cls, model: str | Path = "default", device: str | torch.device = "cpu") -> Detector:
-        """The bundled model (`"default"`), a model folder, a published model that was downloaded
-        before (`forgemap models`), or a model of the Hugging Face hub.
+    def load(
+        cls,
+        model: str | Path = "default",
+        device: str | torch.device = "cpu",
+        *,
+        windows: Windows | str | None = None,
+        detector: str | Path | None = "default",
+        classifier: str | Path | None = None,
+    ) -> Detector:
+        """Read both models.
+
+        Args:
+            model: the localizer: the bundled one (`"default"`), a model folder, a published model
+                that was downloaded before (`forgemap models`), or one of the Hugging Face hub.
+            device: where both networks go.
+            windows: see the class; "mean", "max", or with scales as in "mean:1,2,4".
+            detector: the embedder that answers the second question, and
+            classifier: its classifier; see `GenerationDetector.load`. None: it is not asked.
 
         Raises:
             ModelError: no such model, a broken one, or a device that this machine lacks.
         """
         device = _device(device)
+        windows = Windows.parse(windows) if isinstance(windows, str) else windows
         bundled = model == "default"
         if bundled and not (WEIGHTS / "default" / "config.json").is_file():
             raise ModelError(
@@ -95,15 +124,23 @@ class Detector:
         if not local:
             check_weights(name, sha256)
         name = f"{name}@{sha256[:12]}"
-        return cls(network, decision, name=name, device=device, weights_sha256=sha256)
+        return cls(
+            network, decision, name=name, device=device, weights_sha256=sha256, windows=windows
+        )
 
     def predict(self, pixels: np.ndarray) -> Prediction:
         """`pixels` (H, W, 3) uint8 RGB, any size -> calibrated probabilities of the same size."""
-        logits = localize(self.model, pixels, device=self.device)
+        if self.windows is None:
+            logits = localize(self.model, pixels, device=self.device)
+        else:
+            logits = look_closer(self.model, pixels, self.windows, device=self.device)
         return Prediction(self.decision.heat(logits.mask), logits.evidence)
 
     def predict_many(self, pictures: Sequence[np.ndarray]) -> Iterator[Prediction]:
         """Pictures (H, W, 3) uint8 RGB of any sizes, in one pass where the model allows it."""
+        if self.windows is not None:
+            yield from map(self.predict, pictures)
+            return
         for logits in localize_many(self.model, pictures, device=self.device):
             yield Prediction(self.decision.heat(logits.mask), logits.evidence)
 
@@ -144,6 +181,11 @@ class Detector:
             jpeg_quality=image.jpeg_quality,
             area=area,
         )
+        generated = summary = None
+        disagree = False
+        if self.generation is not None:
+            generated = self.generation.judge(image)
+            summary, disagree = together(judgement.verdict, area, generated.verdict)
         return Report(
             path=image.name,
             sha256=image.sha256,
@@ -157,6 +199,9 @@ class Detector:
             model=self.name,
             reason=judgement.reason,
             notes=list(image.notes),
+            generated=None if generated is None else generated.to_dict(),
+            summary=summary,
+            disagree=disagree,
             metadata=None if image.metadata is None else image.metadata.to_dict(),
             heat=heat,
             threshold=threshold,

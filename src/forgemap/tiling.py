@@ -1,8 +1,8 @@
 """tiling.py: runs a localizer over a picture of any size, with memory that stays bounded.
 
-Models with a fixed input size see the whole picture in one pass. Models that look at native
-resolution see overlapping tiles: pixels close to a cut are thrown away, because padding has
-reached them, and what is left is blended with a linear ramp.
+Models with a fixed input size see the whole picture in one pass; on request they look closer, see
+`windows.py`. Models that look at native resolution see overlapping tiles: pixels close to a cut are
+thrown away, because padding has reached them, and what is left is blended with a linear ramp.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Logits(NamedTuple):
     """(h, w) float32 logits of coarse cells; None where the network has none."""
 
 
-class _Model(Protocol):
+class Model(Protocol):
     """What `localize` needs to know of a model; see `forgemap.models`."""
 
     preprocess: Preprocess
@@ -45,7 +45,7 @@ class _Model(Protocol):
 
 @torch.inference_mode()
 def localize(
-    model: _Model,
+    model: Model,
     pixels: np.ndarray,
     *,
     device: str | torch.device = "cpu",
@@ -103,7 +103,7 @@ def localize(
 
 @torch.inference_mode()
 def localize_many(
-    model: _Model, pictures: Sequence[np.ndarray], *, device: str | torch.device = "cpu"
+    model: Model, pictures: Sequence[np.ndarray], *, device: str | torch.device = "cpu"
 ) -> Iterator[Logits]:
     """The logits of several pictures of any sizes, in their order.
 
@@ -119,8 +119,8 @@ def localize_many(
     mask, evidence = model(batch.to(device))
     for i, pixels in enumerate(pictures):
         yield Logits(
-            _resized(mask[i : i + 1], pixels),
-            None if evidence is None else _to_numpy(evidence[i, 0]),
+            resized(mask[i : i + 1], pixels.shape[:2]),
+            None if evidence is None else to_numpy(evidence[i, 0]),
         )
 
 
@@ -159,7 +159,7 @@ def ramps(spans: list[tuple[int, int]], length: int, margin: int) -> list[np.nda
     ]
 
 
-def _tile(model: _Model, pixels: np.ndarray, device: str | torch.device, stride: int) -> Logits:
+def _tile(model: Model, pixels: np.ndarray, device: str | torch.device, stride: int) -> Logits:
     """One pass at native resolution over a picture or a tile of it."""
     height, width = pixels.shape[:2]
     below, right = max(0, _SMALLEST - height), max(0, _SMALLEST - width)
@@ -168,25 +168,27 @@ def _tile(model: _Model, pixels: np.ndarray, device: str | torch.device, stride:
     mask, evidence = model(model.preprocess(pixels).to(device, memory_format=torch.channels_last))
     cells = -(-height // stride), -(-width // stride)
     return Logits(
-        _to_numpy(mask[0, 0, :height, :width]),
-        None if evidence is None else _to_numpy(evidence[0, 0, : cells[0], : cells[1]]),
+        to_numpy(mask[0, 0, :height, :width]),
+        None if evidence is None else to_numpy(evidence[0, 0, : cells[0], : cells[1]]),
     )
 
 
-def _in_one_pass(model: _Model, pixels: np.ndarray, device: str | torch.device) -> Logits:
+def _in_one_pass(model: Model, pixels: np.ndarray, device: str | torch.device) -> Logits:
     """Fixed input size: the mask's logits are interpolated bilinearly to the picture's size."""
     mask, evidence = model(model.preprocess(pixels).to(device))
-    return Logits(_resized(mask, pixels), None if evidence is None else _to_numpy(evidence[0, 0]))
+    return Logits(
+        resized(mask, pixels.shape[:2]), None if evidence is None else to_numpy(evidence[0, 0])
+    )
 
 
-def _resized(mask: Tensor, pixels: np.ndarray) -> np.ndarray:
-    """(1, 1, h, w) logits -> (H, W) of the picture."""
+def resized(mask: Tensor, size: tuple[int, ...]) -> np.ndarray:
+    """(1, 1, h, w) logits -> `size`, (H, W) in pixels, bilinearly; on the CPU."""
     # On the CPU, where a 100 MP map always fits.
-    full = F.interpolate(mask.float().cpu(), size=pixels.shape[:2], mode="bilinear")
+    full = F.interpolate(mask.float().cpu(), size=size, mode="bilinear")
     return full[0, 0].numpy()
 
 
-def _to_numpy(tensor: Tensor) -> np.ndarray:
+def to_numpy(tensor: Tensor) -> np.ndarray:
     return np.array(tensor.float().cpu().numpy())
 
 

@@ -42,6 +42,14 @@ def analyze(
         int, typer.Option(min=1, help="Larger pictures are refused before they are decoded.")
     ] = 100_000_000,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...")] = "cpu",
+    windows: Annotated[
+        str | None,
+        typer.Option(
+            help="For models that shrink pictures to a fixed size, as DeCLIP: look through windows "
+            'of them too, at 1, 2 and 4 pixels for one, and fuse by "mean" or "max" of the logits; '
+            '"mean:1,3" names the scales. Each window costs what a picture does.'
+        ),
+    ] = None,
     report: Annotated[
         bool, typer.Option("--report/--no-report", help="Write report.json and report.html.")
     ] = True,
@@ -67,12 +75,13 @@ def analyze(
     pictures = without_outputs(found.files, paths, out)
     if not pictures and not found.problems:
         raise ForgemapError(f"No pictures in {', '.join(paths)} besides earlier outputs in {out}.")
-    detector = Detector.load(model, device)
+    detector = Detector.load(model, device, windows=windows)
     page = None
     settings = {
         "threshold of the mask": threshold or detector.decision.mask_threshold,
         "pixel limit": f"{max_pixels:,}",
         "device": device,
+        **({} if windows is None else {"windows": str(detector.windows)}),
     }
     with ExitStack() as stack:
         if files and report:
