@@ -46,6 +46,19 @@ def synth(
     untouched: Annotated[
         bool, typer.Option("--untouched", help="Add unedited pictures with the same processing.")
     ] = False,
+    benign: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            max=1,
+            metavar="SHARE",
+            help="Probability of an honest processing (resize, tone, text, messenger ...) before "
+            "the edit, and of one after it; untouched twins get the same.",
+        ),
+    ] = 0.0,
+    processing: Annotated[
+        str, typer.Option(help="Comma-separated kinds for --benign; default: all.")
+    ] = "",
     split: Annotated[
         str | None, typer.Option(help="Only photographs of this split: train, val or test.")
     ] = None,
@@ -78,6 +91,8 @@ def synth(
             crop=crop,
             vary=vary,
             untouched=untouched,
+            benign=benign,
+            processing=[name.strip() for name in processing.split(",") if name.strip()] or None,
             split=split,
             area=(low, high),
         )

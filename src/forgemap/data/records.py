@@ -33,6 +33,8 @@ class Record:
         marks: how the mask says "manipulated": "white" (255, as everywhere here), "black" or
             "green" in sets made by others, or "whole" where there is no mask because all of the
             picture was generated. `masks.load_mask` absorbs it.
+        benign: honest processing that the picture went through, edited or not, as
+            "tone+messenger"; "" = none. See synth/benign.py.
     """
 
     image: Path
@@ -43,6 +45,7 @@ class Record:
     parameters: dict[str, Any]
     seed: int
     marks: str = "white"
+    benign: str = ""
 
     @property
     def manipulated(self) -> bool:
@@ -65,8 +68,8 @@ def read_manifest(path: str | Path) -> list[Record]:
 
     Args:
         path: a JSON-lines file with one object per picture (image, mask, source, method, split,
-            parameters, seed, marks), or the folder that holds it as "manifest.jsonl". Paths of
-            pictures and masks are relative to the manifest.
+            parameters, seed, marks, benign), or the folder that holds it as "manifest.jsonl".
+            Paths of pictures and masks are relative to the manifest.
 
     Raises:
         DataError: no such file, a line that is not such an object, or a picture that is not there.
@@ -109,6 +112,8 @@ def write_manifest(records: Iterable[Record], path: str | Path) -> Path:
         row = asdict(record) | {"image": name(record.image), "mask": name(record.mask)}
         if record.marks == "white":
             del row["marks"]  # as manifests were before there was a choice
+        if not record.benign:
+            del row["benign"]
         rows.append(json.dumps(row) + "\n")
     if not rows:
         raise DataError(f"{path}: there is no picture to list.")
@@ -139,6 +144,7 @@ def _record(line: str, number: int, path: Path) -> Record:
             parameters=dict(row.get("parameters") or {}),
             seed=int(row.get("seed", 0)),
             marks=str(row.get("marks", "white")),
+            benign=str(row.get("benign", "")),
         )
     except KeyError as error:
         raise DataError(f"Line {number} of {path} has no {error.args[0]!r}.") from None

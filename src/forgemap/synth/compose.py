@@ -17,6 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from forgemap.data.records import MANIFEST, SPLITS, UNTOUCHED, split_of
 from forgemap.errors import DataError
 from forgemap.image import find_images
+from forgemap.synth.benign import choose
 from forgemap.synth.journal import JOURNAL, open_journal, write_text
 from forgemap.synth.methods import NEED_AUTOENCODER, choose_methods
 from forgemap.synth.worker import (
@@ -48,6 +49,8 @@ def synthesize(
     crop: int | None = None,
     vary: bool = False,
     untouched: bool = False,
+    benign: float = 0.0,
+    processing: Sequence[str] | None = None,
     split: str | None = None,
     area: tuple[float, float] = (0.005, 0.5),
     progress: bool = True,
@@ -74,6 +77,10 @@ def synthesize(
         crop: edit crops of at most this many pixels a side, not whole photos.
         vary: process and compress the pictures before and after the edit in varied ways.
         untouched: also write the equally processed pictures without their edits (method "none").
+        benign: probability of one benign processing (see `benign.BENIGN`) before the edit, and of
+            one after it. The untouched twin gets the same two, so that edited and untouched
+            pictures differ by nothing but the edit. Rows name them: "benign": "tone+messenger".
+        processing: the names that are drawn from; by default all of BENIGN.
         split: "train", "val" or "test": use only the photos of that split.
         area: smallest and largest share of a picture that is edited.
         progress: show a progress bar.
@@ -89,6 +96,13 @@ def synthesize(
     autoencoders = _autoencoders(autoencoder, whole)
     if whole and methods is not None:
         raise DataError("Whole pictures are made by autoencoders alone: leave out --methods.")
+    if whole and benign:
+        raise DataError("Benign processing goes with edits: leave out --benign or --whole.")
+    if processing is not None and not benign:
+        raise DataError("The kinds of processing go with --benign: give its share as well.")
+    if not 0 <= benign <= 1:
+        raise DataError(f"The share of benign processing is a number from 0 to 1, not {benign}.")
+    chosen = choose(processing) if benign else ()
     names = [] if whole else choose_methods(methods, bool(autoencoders))
     _check(per_photo, seed, workers, crop, split, area)
     if inpainter:
@@ -120,6 +134,8 @@ def synthesize(
         photos=tuple(sources),
         inpainter=str(inpainter) if inpainter else "",
         whole=whole,
+        benign=benign,
+        processing=chosen,
     )
     folders = (REAL, *map(label_of, autoencoders)) if whole else ("images", "masks")
     done = open_journal(out, settings.describe() | {"split": split}, folders)

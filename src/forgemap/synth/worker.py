@@ -19,6 +19,7 @@ from forgemap.data.records import UNTOUCHED, split_of
 from forgemap.encode import encode_png
 from forgemap.errors import DataError, ForgemapError
 from forgemap.image import load_image
+from forgemap.synth.benign import Processed, draw, process
 from forgemap.synth.edit import Context, Edit
 from forgemap.synth.journal import write_bytes
 from forgemap.synth.methods import METHODS, NEED_AUTOENCODER, NEED_DONOR, NEED_TORCH
@@ -60,6 +61,8 @@ class Settings:
     photos: tuple[Photo, ...]
     inpainter: str = ""
     whole: bool = False
+    benign: float = 0.0
+    processing: tuple[str, ...] = ()
 
     def describe(self) -> dict[str, Any]:
         """JSON-able; equal for two runs exactly when they make the same pictures."""
@@ -77,6 +80,7 @@ class Settings:
             # As runs were described before there was a choice.
             **({"inpainter": self.inpainter} if self.inpainter else {}),
             **({"whole": True} if self.whole else {}),
+            **({"benign": [self.benign, *self.processing]} if self.benign else {}),
         }
 
     @property
@@ -95,7 +99,8 @@ class Settings:
 
         Where every edit of a photo starts from the same picture, one twin is enough.
         """
-        return self.untouched and (index == 0 or self.crop is not None or self.vary)
+        varied = self.crop is not None or self.vary or self.benign > 0
+        return self.untouched and (index == 0 or varied)
 
 
 @dataclass(frozen=True)
@@ -204,17 +209,35 @@ class _Worker:
             pixels, _rng(settings.seed, photo, index, "prepare"),
             crop=settings.crop, vary=settings.vary,
         )  # fmt: skip
+        first = self.processing_of(photo, index, "before")
+        if first is not None:
+            done = process(first, ready, _rng(settings.seed, photo, index, "process before"))
+            ready, before["benign_before"] = done.pixels, {"name": first, **done.parameters}
         edit = _apply(method, ready, _rng(settings.seed, photo, index, "edit"), context)
         if source is not None:
             edit.parameters["autoencoder"] = label_of(source)
         variants = [(method, edit)]
         if settings.has_twin(index):
             variants.append((UNTOUCHED, Edit(ready, np.zeros(ready.shape[:2], np.uint8))))
+        second = self.processing_of(photo, index, "after")
+        files = None
+        if second is not None:
+            files = self.processed(photo, index, second, [variant for _, variant in variants])
+        if files is None:
+            second, files = None, [Processed(v.pixels, v.mask, {}) for _, v in variants]
+        benign = "+".join(kind for kind in (first, second) if kind is not None)
         rows = []
-        for name, variant in variants:
-            data, suffix, mask, after = finish(
-                variant, _rng(settings.seed, photo, index, "finish"), vary=settings.vary
-            )
+        for (name, variant), done in zip(variants, files, strict=True):
+            after = {} if second is None else {"benign_after": {"name": second, **done.parameters}}
+            if done.data is not None:  # saved by the processing
+                data, suffix, mask = done.data, done.suffix, done.mask
+            else:
+                data, suffix, mask, drawn = finish(
+                    Edit(done.pixels, done.mask),
+                    _rng(settings.seed, photo, index, "finish"),
+                    vary=settings.vary,
+                )
+                after |= drawn
             stem = f"{photo.sha256[:16]}-{index:04d}-{name}"
             image_file = f"images/{stem}{suffix}"
             mask_file = None if name == UNTOUCHED else f"masks/{stem}.png"
@@ -235,9 +258,35 @@ class _Worker:
                         **before, **variant.parameters, **after,
                     },
                     "seed": settings.seed,
+                    **({"benign": benign} if benign else {}),
                 }
             )  # fmt: skip
         return rows
+
+    def processing_of(self, photo: Photo, index: int, when: str) -> str | None:
+        """The benign processing of a picture and its twin "before" or "after" the edit, if any."""
+        rng = _rng(self.settings.seed, photo, index, f"benign {when}")
+        return draw(rng, self.settings.benign, self.settings.processing)
+
+    def processed(
+        self, photo: Photo, index: int, name: str, edits: list[Edit]
+    ) -> list[Processed] | None:
+        """All after the same processing, drawn anew while it cuts most of the first's edit away.
+
+        None where every draw does.
+        """
+        first = edits[0]
+        least = LEAST_LEFT * min(self.settings.area[0], float((first.mask > 0).mean()))
+        for turn in range(TRIES):
+            purpose = (photo, index, "process after", turn)
+            done = process(name, first.pixels, _rng(self.settings.seed, *purpose), first.mask)
+            if (done.mask > 0).mean() >= least:
+                twins = (
+                    process(name, twin.pixels, _rng(self.settings.seed, *purpose), twin.mask)
+                    for twin in edits[1:]
+                )
+                return [done, *twins]
+        return None
 
     def make_whole(self, photo: Photo, pixels: np.ndarray, index: int) -> list[dict[str, Any]]:
         """Write picture `index` of a photo as it is and as each autoencoder gives it back."""
