@@ -9,10 +9,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import httpx2
+if TYPE_CHECKING:
+    import httpx2
+
+PATIENCE = 120
+"""Seconds that anything may take on a machine that is busy with other things."""
 
 
 class Running:
@@ -32,14 +37,21 @@ class Running:
         return [int(n) for n in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
     def log(self) -> list[dict]:
-        return [json.loads(line) for line in self._log.read_text().splitlines() if line[:1] == "{"]
+        return [json.loads(line) for line in self.raw_log().splitlines() if line[:1] == "{"]
 
     def raw_log(self) -> str:
-        return self._log.read_text()
+        """The lines that are complete: the server may be writing another."""
+        lines, newline, _ = self._log.read_text().rpartition("\n")
+        return lines + newline
+
+    def count(self, event: str) -> int:
+        """How often an event is in the log."""
+        return sum(entry["event"] == event for entry in self.log())
 
     def signal_workers(self, number: int) -> None:
         for pid in self.workers:
-            os.kill(pid, number)
+            with suppress(ProcessLookupError):  # it has just ended
+                os.kill(pid, number)
 
     def memory(self) -> int:
         """Bytes that the server and its workers hold (Linux)."""
@@ -48,8 +60,13 @@ class Running:
             pages += int(Path(f"/proc/{pid}/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE")
 
+    def get(self, path: str, **options: object) -> httpx2.Response:
+        import httpx2
+
+        return httpx2.get(self.address + path, **{"timeout": PATIENCE} | options)
+
     def metric(self, name: str, **options: object) -> float:
-        text = httpx2.get(f"{self.address}/metrics", **options).text
+        text = self.get("/metrics", **options).text
         return sum(float(n.rpartition(" ")[2]) for n in text.splitlines() if n.startswith(name))
 
 
@@ -75,14 +92,14 @@ def running(folder: Path, *arguments: object, env: dict | None = None) -> Iterat
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)
         try:
-            process.wait(30)
+            process.wait(PATIENCE)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
         process.stdout.close()
 
 
-def until(true: Callable[[], object], seconds: float = 30) -> None:
+def until(true: Callable[[], object], seconds: float = PATIENCE) -> None:
     """Waits for something to become true."""
     end = time.monotonic() + seconds
     while not true():

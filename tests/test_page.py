@@ -15,11 +15,13 @@ from PIL import Image as PILImage
 from forgemap import drawing
 
 from .conftest import picture
+from .serving import PATIENCE, running, until
 
 PAGE = Path(__file__).parent.parent / "src" / "forgemap" / "serve" / "page"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
 browser_test = pytest.mark.browser
+MS = 1000 * PATIENCE
 
 
 def test_the_page_has_the_colours_of_the_report() -> None:
@@ -55,9 +57,12 @@ def browser():
     sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     if CHROMIUM is None:
         pytest.skip("there is no chromium: apt-get install chromium")
+    sync_api.expect.set_options(timeout=MS)
     with sync_api.sync_playwright() as driver:
         instance = driver.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", "--headless", "--disable-gpu"]
+            executable_path=CHROMIUM,
+            args=["--no-sandbox", "--headless", "--disable-gpu"],
+            timeout=MS,
         )
         yield instance
         instance.close()
@@ -66,9 +71,7 @@ def browser():
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
     pytest.importorskip("fastapi", reason="the extra serve is not installed")
-    from .serving import running
-
-    with running(tmp_path_factory.mktemp("server")) as process:
+    with running(tmp_path_factory.mktemp("server"), "--deadline", PATIENCE) as process:
         yield process
 
 
@@ -92,7 +95,7 @@ def page(browser, server):
     context = browser.new_context(viewport={"width": 1440, "height": 900}, accept_downloads=True)
     context.add_init_script(path=Path(__file__).parent / "axe" / "axe.min.js")
     page = context.new_page()
-    page.set_default_timeout(60_000)
+    page.set_default_timeout(MS)
     outside = []
     page.on("pageerror", lambda error: with_errors.append(str(error)))
     page.on("console", lambda m: m.type == "error" and with_errors.append(m.text))
@@ -127,7 +130,7 @@ def drop(page, *paths: Path) -> None:
 def judged(page, headline: str | None = None) -> None:
     from playwright.sync_api import expect
 
-    expect(page.locator("#headline")).to_contain_text(headline or re.compile("."), timeout=60_000)
+    expect(page.locator("#headline")).to_contain_text(headline or re.compile("."))
     page.wait_for_selector("#viewer .openseadragon-canvas")
     expect(page.locator("#export-note")).not_to_be_empty()
 
@@ -155,6 +158,8 @@ def saved(page, button: str, folder: Path) -> Path:
 
 @browser_test
 def test_a_dropped_photograph_is_judged_shown_and_exported(page, edited, tmp_path) -> None:
+    from playwright.sync_api import expect
+
     import forgemap
 
     report = forgemap.analyze(edited)
@@ -174,22 +179,16 @@ def test_a_dropped_photograph_is_judged_shown_and_exported(page, edited, tmp_pat
     requests = []
     page.on("request", lambda r: r.url.startswith("http") and requests.append(r.url))
     page.click("[data-layer=mask]")
-    shown = {}
     for percent in (20, 50, 80):
         page.locator("#threshold").fill(str(percent))
-        page.wait_for_timeout(200)
-        shown[percent] = map_pixels(page)
         truth = np.count_nonzero(np.rint(report.heat * 255) >= percent / 100 * 255)
-        assert abs(shown[percent] - truth) <= 0.002 * report.heat.size
-    assert shown[20] > shown[50] > shown[80]
-    page.locator("#threshold").fill("80")
-    page.wait_for_timeout(200)
+        until(lambda n=truth: abs(map_pixels(page) - n) <= 0.002 * report.heat.size)
     from forgemap.report import find_regions
 
     expected = find_regions(report.heat, 0.8)
     rows = page.locator("#regions button")
-    assert rows.count() == len(expected)
-    assert f"{expected[0].score:.2f}" in rows.first.inner_text()
+    expect(rows).to_have_count(len(expected))
+    expect(rows.first).to_contain_text(f"{expected[0].score:.2f}")
     assert requests == []
 
     # What is exported then has that threshold, from the same code as the command.
@@ -224,12 +223,9 @@ def test_the_picture_is_compared_zoomed_and_steered_by_keys(page, edited) -> Non
     page.wait_for_selector("#canvas-left .openseadragon-canvas")
     assert stages.count() == 2
     page.click("[data-compare=blink]")
-    opacity = "() => document.querySelector('#canvas-right canvas.layer').style.opacity"
-    seen = set()
-    for _ in range(12):
-        seen.add(page.evaluate(opacity))
-        page.wait_for_timeout(200)
-    assert seen == {"0", "0.8"}
+    opacity = "document.querySelector('#canvas-right canvas.layer').style.opacity"
+    for shown in ("0", "0.8", "0"):
+        page.wait_for_function(f"() => {opacity} === '{shown}'")
     page.click("[data-compare=overlay]")
     page.locator("#opacity").fill("30")
     assert page.evaluate(opacity) == "0.3"
@@ -241,8 +237,7 @@ def test_the_picture_is_compared_zoomed_and_steered_by_keys(page, edited) -> Non
     before = page.evaluate(width)
     canvas.focus()
     page.keyboard.press("+")
-    page.wait_for_timeout(800)
-    assert page.evaluate(width) > before
+    page.wait_for_function(f"(before) => ({width})() > before", arg=before)
     page.keyboard.press("o")
     assert not page.locator("#outlines").is_checked()
     page.keyboard.press("h")
@@ -257,14 +252,15 @@ def test_the_picture_is_compared_zoomed_and_steered_by_keys(page, edited) -> Non
 def test_many_pictures_are_one_job_and_a_wrong_file_is_told_in_words(
     page, edited, tmp_path
 ) -> None:
+    from playwright.sync_api import expect
+
     other, text, large = tmp_path / "b.jpg", tmp_path / "notes.txt", tmp_path / "film.bin"
     PILImage.fromarray(picture(300, 200)).save(other)
     text.write_text("no picture at all")
     page.set_input_files("#files", [edited, other, text])
     page.wait_for_selector("#batch:not([hidden])")
-    words = page.locator("#list li").all_inner_texts()
-    assert len(words) == 3
-    assert "not readable" in words[2]
+    expect(page.locator("#list li")).to_have_count(3)
+    expect(page.locator("#list li").nth(2)).to_contain_text("not readable")
     page.locator("#list button").nth(2).click()
     assert "notes.txt is not a picture" in page.inner_text("#reason")
     assert page.locator("#viewer").is_hidden()
@@ -299,10 +295,9 @@ def test_a_huge_file_is_refused_before_it_is_sent(page, tmp_path) -> None:
 @browser_test
 def test_a_dead_server_is_explained(browser, tmp_path, edited) -> None:
     pytest.importorskip("fastapi", reason="the extra serve is not installed")
-    from .serving import running
-
     with running(tmp_path / "server") as process:
         page = browser.new_page()
+        page.set_default_timeout(MS)
         page.goto(process.address)
         page.wait_for_selector("#limits:not(:empty)")
     page.set_input_files("#files", edited)
@@ -315,13 +310,11 @@ def test_a_dead_server_is_explained(browser, tmp_path, edited) -> None:
 @browser_test
 def test_a_server_with_a_token_asks_for_it(browser, tmp_path, edited) -> None:
     pytest.importorskip("fastapi", reason="the extra serve is not installed")
-    from .serving import running
-
     secret = tmp_path / "token"
     secret.write_text("correct-horse-battery\n")
     with running(tmp_path / "server", "--token-file", secret) as process:
         page = browser.new_page()
-        page.set_default_timeout(30_000)
+        page.set_default_timeout(MS)
         page.goto(process.address)
         page.wait_for_selector("#login[open]")
         page.fill("#token", "wrong-wrong-wrong")

@@ -22,7 +22,7 @@ from forgemap.serve.app import create_app
 from forgemap.serve.schemas import Job, Models, Problem, Ready, Result
 from forgemap.serve.settings import Settings
 from tests.conftest import picture
-from tests.serving import running
+from tests.serving import PATIENCE, running
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def server(model_folder, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def http(server):
-    with httpx2.Client(base_url=server.address, timeout=60) as http:
+    with httpx2.Client(base_url=server.address, timeout=PATIENCE) as http:
         yield http
 
 

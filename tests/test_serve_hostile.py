@@ -34,7 +34,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(3000)]
 
 BODIES = int(os.environ.get("FORGEMAP_HOSTILE", "1000"))
 EXAMPLES = int(os.environ.get("FORGEMAP_EXAMPLES", "50"))
-DEADLINE = 30
+DEADLINE = 60
 
 
 @pytest.fixture(scope="module")
@@ -157,14 +157,17 @@ def test_hostile_bodies_are_each_answered_and_memory_does_not_grow(server):
     assert slowest < DEADLINE
     assert server.metric("forgemap_worker_restarts_total") == 0
     assert memory[-1] < 1.1 * memory[0] + 64
-    assert httpx2.post(f"{server.address}/v1/analyze", content=png()).status_code == 200
+    alive = httpx2.post(f"{server.address}/v1/analyze", content=png(), timeout=2 * DEADLINE)
+    assert alive.status_code == 200
 
 
 def test_two_hundred_at_one_time_are_each_answered_or_refused(server):
     def send(number: int) -> tuple[int, float]:
         began = time.monotonic()
         answer = httpx2.post(
-            f"{server.address}/v1/analyze?outputs=none", content=png(number % 7), timeout=60
+            f"{server.address}/v1/analyze?outputs=none",
+            content=png(number % 7),
+            timeout=2 * DEADLINE,
         )
         if answer.status_code == 503:
             assert int(answer.headers["retry-after"]) >= 1
@@ -178,4 +181,4 @@ def test_two_hundred_at_one_time_are_each_answered_or_refused(server):
     assert set(counts) <= {200, 503} and counts[200] >= 16
     assert max(took for _, took in answers) < DEADLINE
     until(lambda: server.metric("forgemap_upload_bytes") == 0)
-    assert httpx2.get(f"{server.address}/readyz").json()["waiting"] == 0
+    assert server.get("/readyz").json()["waiting"] == 0
