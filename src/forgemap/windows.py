@@ -93,9 +93,9 @@ class Windows:
     @classmethod
     def parse(cls, text: str) -> Windows:
         """ "mean", "max", or with scales: "mean:1,2.5"."""
-        rule, _, scales = text.partition(":")
+        rule, colon, scales = text.partition(":")
         try:
-            numbers = tuple(float(s) for s in scales.split(",")) if scales else SCALES
+            numbers = tuple(float(scale) for scale in scales.split(",")) if colon else SCALES
         except ValueError:
             raise ForgemapError(
                 f"windows: {text!r} is no rule with scales, such as mean or mean:1,2,4."
