@@ -77,7 +77,7 @@ def load_image(
         return _finish(decoded, "<array>", _sha256(decoded.pixels))
     if isinstance(source, (str, os.PathLike)):
         name = os.fspath(source)
-        data = _read_file(name, max_pixels)
+        data = read_file(name, max_pixels)
     elif isinstance(source, (bytes, bytearray, memoryview)):
         name, data = "<bytes>", bytes(source)
     elif hasattr(source, "read"):
@@ -164,7 +164,7 @@ def _pictures_under(folder: str) -> tuple[list[str], list[tuple[str, str]]]:
     return files, problems
 
 
-def _read_file(path: str, max_pixels: int) -> bytes:
+def read_file(path: str, max_pixels: int) -> bytes:
     """The file's bytes, read once; everything that is not a readable picture file is refused."""
     name = decode.shown(path)
     try:
