@@ -30,6 +30,35 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
+class TraceStem(nn.Module):
+    """Patch embedding for a small training set: strengths of local traces instead of raw pixels.
+
+    images (B, 3, H, W) -> (B, width, H / 16, W / 16). The picture less its blur goes through one
+    layer at full resolution whose magnitudes are averaged, as in TraceNet; then two strided
+    convolutions. What upsampling leaves lies in the finest detail, which a linear embedding of
+    patches takes long to find.
+    """
+
+    def __init__(self, width: int, filters: int = 24) -> None:
+        super().__init__()
+        blur = torch.tensor([1.0, 2.0, 1.0]) / 4
+        kernel = -torch.outer(blur, blur)
+        kernel[1, 1] += 1
+        self.register_buffer("highpass", kernel.expand(3, 1, 3, 3).clone(), persistent=False)
+        self.traces = nn.Conv2d(3, filters, 5, padding=2)
+        self.first = nn.Conv2d(filters, 64, 3, stride=2, padding=1)
+        self.second = nn.Conv2d(64, width, 3, stride=2, padding=1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        detail = 8 * nn.functional.conv2d(images, self.highpass, padding=1, groups=3)  # type: ignore[arg-type]
+        strength = nn.functional.avg_pool2d(self.traces(detail).abs(), 4).log1p()
+        return self.second(nn.functional.gelu(self.first(strength)))
+
+
+#: How pixels become tokens: "patches" as published, "traces" by a `TraceStem`.
+STEMS = ("patches", "traces")
+
+
 class Embedder(nn.Module):
     """A vision transformer, as transformers' ViT without its pooler, of PyTorch's own layers.
 
@@ -45,6 +74,7 @@ class Embedder(nn.Module):
         activation: a key of `ACTIVATIONS`.
         eps: of every layer norm.
         dropout: share of values that is dropped in training.
+        stem: one of `STEMS`; "traces" needs patches of 16 pixels.
 
     The defaults are the published network's (5.5 M weights).
     """
@@ -62,19 +92,26 @@ class Embedder(nn.Module):
         activation: str = "gelu",
         eps: float = 1e-6,
         dropout: float = 0.0,
+        stem: str = "patches",
     ) -> None:
         super().__init__()
         if activation not in ACTIVATIONS:
             raise ModelError(f"unknown activation {activation!r}; valid: {', '.join(ACTIVATIONS)}.")
         if image_size % patch:
             raise ModelError(f"image_size {image_size} is not a multiple of the patch, {patch}.")
+        if stem not in STEMS:
+            raise ModelError(f"unknown stem {stem!r}; valid: {', '.join(STEMS)}.")
+        if stem == "traces" and patch != 16:
+            raise ModelError(f"the stem of traces makes patches of 16 pixels, not {patch}.")
         if layers < 1:
             raise ModelError(f"{layers} layers make no network; give at least 1.")
         config = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
         self.config: dict[str, Any] = {"architecture": "embedder", **config}
         self.preprocess = CODE
         self.width, self.image_size = width, image_size
-        self.patches = nn.Conv2d(3, width, patch, stride=patch)
+        self.patches = (
+            nn.Conv2d(3, width, patch, stride=patch) if stem == "patches" else TraceStem(width)
+        )
         self.class_token = nn.Parameter(torch.zeros(1, 1, width))
         self.positions = nn.Parameter(torch.zeros(1, (image_size // patch) ** 2 + 1, width))
         block = nn.TransformerEncoderLayer(
@@ -93,7 +130,8 @@ class Embedder(nn.Module):
 
     def _initialise(self) -> None:
         """As ViTs are trained from scratch: N(0, 0.02), cut off at two sigma; biases 0."""
-        for module in self.modules():
+        parts = self.modules() if self.config["stem"] == "patches" else self.blocks.modules()
+        for module in parts:
             if isinstance(module, (nn.Linear, nn.Conv2d)):
                 nn.init.trunc_normal_(module.weight, std=0.02, a=-0.04, b=0.04)
                 if module.bias is not None:
@@ -106,7 +144,7 @@ class Embedder(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """images (B, 3, image_size, image_size) -> embeddings (B, width)."""
         patches = self.patches(images).flatten(2).transpose(1, 2)
-        tokens = torch.cat([self.class_token.expand(len(patches), -1, -1), patches], dim=1)
+        tokens = torch.cat([self.class_token.expand(patches.shape[0], -1, -1), patches], dim=1)
         tokens = tokens + self.positions
         *blocks, last = self.blocks
         for block in blocks:
@@ -120,6 +158,8 @@ class Embedder(nn.Module):
         """
         digest = hashlib.sha256()
         sizes = {k: v for k, v in self.config.items() if k != "dropout"}
+        if sizes["stem"] == "patches":  # so were all before there was a choice
+            del sizes["stem"]
         digest.update(json.dumps([sizes, self.preprocess.to_dict()], sort_keys=True).encode())
         for name, tensor in sorted(self.state_dict().items()):
             digest.update(name.encode())

@@ -42,7 +42,7 @@ class GradCamDecoder(nn.Module):
         """The logit of every picture (B,), and its gradient by the channels' means (B, C)."""
         pooled = grid.mean(dim=(2, 3))
         if self.hidden is None:
-            return self.linear(pooled)[:, 0], self.linear.weight.expand(len(pooled), -1)
+            return self.linear(pooled)[:, 0], self.linear.weight.expand(pooled.shape[0], -1)
         units = self.hidden(pooled)
         gradient = (self.linear.weight * (units > 0)) @ self.hidden.weight
         return self.linear(F.relu(units))[:, 0], gradient
