@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import resource
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
 
@@ -18,6 +19,10 @@ class Case:
     check: Callable[[], None]
     target: float | None  # the ratio that was promised, None where none was
     rounds: int | None = None  # of its own, where a round is long
+    #: Operations of ours and the data type they are in, where it is arithmetic that takes the time.
+    work: Callable[[], tuple[float, str]] | None = None
+    #: What ours said of itself while it ran, such as a share of the time, for a column of notes.
+    note: Callable[[], str] | None = None
 
 
 @dataclass(frozen=True)
@@ -32,30 +37,43 @@ class Measured:
     ratio_high: float
     rounds: int
     target: float | None
+    #: Share of the machine's measured peak that ours and the literal form reach; None: not counted.
+    share: float | None = None
+    note: str = ""
 
     def to_dict(self) -> dict[str, object]:
         return asdict(self)
 
 
-def measure(case: Case, rounds: int) -> Measured:
-    """Check the case, then time both sides in turns; the order within a round alternates.
+def clock() -> float:
+    """CPU seconds of this process and of those that it started and that have ended.
 
-    The time is this process's CPU time (both sides run on one thread): on a busy machine the wall
-    clock would charge the longer side for the waiting.
+    On a busy machine the wall clock would charge the longer of two sides for the waiting.
+    """
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.process_time() + children.ru_utime + children.ru_stime
+
+
+def measure(case: Case, rounds: int, peak: Callable[[str], float] | None = None) -> Measured:
+    """Check the case, which warms both sides up, then time them in turns, the first one swapped.
+
+    Both sides run on one thread; `peak` gives a data type's operations a second.
     """
     rounds = case.rounds or rounds
     case.check()
-    case.ours(), case.literal()
     ours: list[float] = []
     literal: list[float] = []
     for turn in range(rounds):
         pairs = [(ours, case.ours), (literal, case.literal)]
         for times, function in pairs if turn % 2 else reversed(pairs):
-            begin = time.process_time()
+            begin = clock()
             function()
-            times.append(time.process_time() - begin)
-    ratios = [slow / fast for slow, fast in zip(literal, ours, strict=True)]
-    low, middle, high = statistics.quantiles(ratios, n=4)
+            times.append(clock() - begin)
+    low, middle, high = quartiles([slow / fast for slow, fast in zip(literal, ours, strict=True)])
+    share = None
+    if case.work is not None and peak is not None:
+        operations, dtype = case.work()
+        share = operations / statistics.median(ours) / peak(dtype)
     return Measured(
         case.name,
         statistics.median(ours),
@@ -65,4 +83,14 @@ def measure(case: Case, rounds: int) -> Measured:
         high,
         rounds,
         case.target,
+        share,
+        case.note() if case.note else "",
     )
+
+
+def quartiles(values: Sequence[float]) -> tuple[float, float, float]:
+    """The lower quartile, the median and the upper one; of a single value, that value."""
+    if len(values) == 1:
+        return (values[0],) * 3
+    low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
+    return low, middle, high
