@@ -1,4 +1,4 @@
-"""literal_declip.py: DeCLIP's forward and training step, written straight from the papers' structure.
+"""literal_declip.py: DeCLIP's forward and training step, straight from the papers' structure.
 
 What there is to be measured against: CLIP's whole tower in OpenAI's form (all blocks, sequence
 first, float32, every block's output kept by a hook as in the published code), the convolutional
