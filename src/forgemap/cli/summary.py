@@ -18,7 +18,7 @@ def summary(
     ] = None,
     folders: Annotated[int, typer.Option(min=0, help="Folders in the table, at most.")] = 20,
 ) -> None:
-    """What the rows of a scan hold: verdicts, scores, errors, folders, speed; also while it runs."""
+    """What the rows of a scan hold: verdicts, scores, errors, folders, speed; also as it runs."""
     import json
 
     with needs("scan"):
