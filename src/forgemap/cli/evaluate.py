@@ -39,8 +39,20 @@ def evaluate(
         str, typer.Option(help="JPEG qualities to save every picture anew with, such as 90,75.")
     ] = "",
     robustness: Annotated[
-        bool, typer.Option("--robustness", help="Add the grids of JPEG, WebP, blur, noise, size.")
+        bool,
+        typer.Option(
+            "--robustness",
+            help="Add the grids of JPEG, WebP, blur, noise, size; for a localizer also "
+            "pipelines of social media, benign processing, and robustness.md.",
+        ),
     ] = False,
+    parts: Annotated[
+        str,
+        typer.Option(
+            help="Only these parts of --robustness: jpeg, webp, blur, blur_kernel, noise, resize, "
+            "pipelines, benign."
+        ),
+    ] = "",
     seed: Annotated[int, typer.Option(help="Of the draw, the noise and the intervals.")] = 0,
     workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...")] = "cpu",
@@ -89,9 +101,14 @@ def evaluate(
         "--crops": crops != "centre",
         "--aggregation": aggregation != "mean-score",
     }
+    chosen = [part.strip() for part in parts.split(",") if part.strip()]
+    if chosen and not robustness:
+        raise ForgemapError("--parts are those of --robustness: give that as well.")
     with needs("evaluate"):
         from ..evaluate.embed import is_embedder
     if is_embedder(model):
+        if chosen:
+            raise ForgemapError(f"--parts is for localizers, and {model} is an embedder.")
         _generated(
             as_json,
             model,
@@ -125,7 +142,7 @@ def evaluate(
             split=split,
             limit=limit,
             recompress=qualities or None,
-            robustness=robustness,
+            robustness=chosen or robustness,
             seed=seed,
             device=device,
             workers=workers,

@@ -29,12 +29,12 @@ from ..data.records import Record
 from ..errors import DataError, ForgemapError
 from ..image import DEFAULT_MAX_PIXELS, load_image
 from ..report import Report
-from . import facts, plots
+from . import facts, plots, robustness_report
 from .journal import Journal
 from .metrics import localization_metrics
 from .pictures import check_masks, draw, misfit, read, read_mask
 from .results import PIXEL, Results, Row
-from .robustness import AS_IS, Variant, follow, variants
+from .robustness import AS_IS, PARTS, Variant, follow, variants
 
 THRESHOLD = 0.5  # of a pixel's probability, in every table
 
@@ -75,7 +75,7 @@ def evaluate(
     split: str | None = None,
     limit: int | None = None,
     recompress: int | Sequence[int] | None = None,
-    robustness: bool = False,
+    robustness: bool | Sequence[str] = False,
     seed: int = 0,
     progress: bool = True,
     device: str = "cpu",
@@ -94,7 +94,8 @@ def evaluate(
         split: only the records of "train", "val" or "test".
         limit: at most this many pictures, drawn by `seed` evenly over the methods and "none".
         recompress: JPEG qualities; each adds a block of rows in which every picture was saved anew.
-        robustness: add every level of `robustness.GRIDS`.
+        robustness: add some of `robustness.PARTS` (True: all of them): every level of the grids,
+            fixed pipelines, every benign processing; with `out`, also robustness.md and .json.
         seed: of the draw, of added noise and of the intervals.
         progress: show a bar and the failures on stderr.
         device: of the model.
@@ -106,7 +107,7 @@ def evaluate(
             of another run in `out`, or no picture that could be evaluated.
         ModelError: no such model.
     """
-    chosen = variants(recompress, robustness)
+    chosen = variants(recompress, PARTS if robustness is True else robustness)
     if workers < 1 or seed < 0 or (limit is not None and limit < 1):
         raise DataError("Workers and limit are at least 1, the seed at least 0.")
     _require("scipy", *(() if out is None else ("matplotlib",)))
@@ -158,6 +159,8 @@ def evaluate(
     if out is not None:
         results.save(out)
         plots.save_all(results, Path(out))
+        if robustness:
+            robustness_report.save(results, Path(out))
     return results
 
 
@@ -165,9 +168,9 @@ def measure(judge: Judge, task: Task, settings: Settings) -> list[Row]:
     """One row per variant of one picture. Whatever goes wrong is a row with its `error`.
 
     A row: image (relative to the data set), variant, method, manipulated, source, folder (of the
-    source), split; then, None where they do not apply or are undefined: error, width, height,
-    score, verdict, flagged (share of the area above 0.5), seconds, and for a manipulated picture
-    the values of `localization_metrics`.
+    source), benign (see `Record`), split; then, None where they do not apply or are undefined:
+    error, width, height, score, verdict, flagged (share of the area above 0.5), seconds, and for a
+    manipulated picture the values of `localization_metrics`.
     """
     record = task.record
     fixed: Row = {
@@ -176,6 +179,7 @@ def measure(judge: Judge, task: Task, settings: Settings) -> list[Row]:
         "manipulated": record.manipulated,
         "source": record.source,
         "folder": Path(record.source).parent.name or ".",
+        "benign": record.benign,
         "split": record.split,
         **EMPTY,
     }
@@ -193,9 +197,10 @@ def measure(judge: Judge, task: Task, settings: Settings) -> list[Row]:
         row = {**fixed, "variant": variant.name}
         try:
             seed = [settings.seed, crc32(f"{task.name} {variant.name}".encode())]
-            changed = variant.apply(image.pixels, np.random.default_rng(seed))
+            rng = np.random.default_rng(seed)
+            changed, moved = variant.apply_to(image.pixels, mask, rng)
             source = image if variant == AS_IS else changed
-            row |= _values(judge.analyze(source, max_pixels=4 * settings.max_pixels), mask)
+            row |= _values(judge.analyze(source, max_pixels=4 * settings.max_pixels), moved)
         except Exception as error:
             row["error"] = _sentence(record, error)
         rows.append({**row, "seconds": round(time.monotonic() - begin, 4)})
@@ -265,7 +270,7 @@ def _decision(judge: Judge) -> dict[str, Any] | None:
 def _load(model: str | Path, device: str) -> Judge:
     from ..detector import Detector  # torch
 
-    return Detector.load(model, device)
+    return Detector.load(model, device, detector=None)
 
 
 _judge: Judge  # of a worker process

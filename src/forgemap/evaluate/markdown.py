@@ -23,10 +23,12 @@ UNTOUCHED = {
     "flagged": "share of untouched area marked",
 }
 
+MOST = 12  # variants side by side
+
 
 def markdown(results: Results) -> str:
     """IoU by method, image-level figures and source folders; 95 % intervals in brackets."""
-    variants = results.variants
+    variants = results.variants if len(results.variants) <= MOST else results.variants[:1]
     groups = {(g.kind, g.name, g.variant): g for g in results.groups}
     kinds: dict[tuple[str, str], int] = {}  # (kind, name) -> pictures, in the tables' order
     for group in results.groups:
@@ -48,6 +50,15 @@ def markdown(results: Results) -> str:
     if whole:
         lines = [["", *variants], *whole]
         parts += ["Image level, all methods against untouched:\n", markdown_table(lines)]
+    lives = [n for k, n in kinds if k == "benign"]
+    if lives:
+        first = variants[0]
+        heads = ["untouched, processed by", "pictures", *UNTOUCHED.values()]
+        body = [
+            [g.name, str(g.pictures), *(cell(g[m], 3) for m in UNTOUCHED)]
+            for g in (groups["benign", name, first] for name in lives)
+        ]
+        parts += [f"Benign processing, {first}:\n", markdown_table([heads, *body])]
     folders = [n for k, n in kinds if k == "folder"]
     if len(folders) > 1:
         first = variants[0]

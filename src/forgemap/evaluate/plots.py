@@ -11,7 +11,7 @@ import numpy as np
 
 from ..errors import ForgemapError
 from .metrics import CALIBRATION_BINS
-from .results import ALL, Results, Row
+from .results import ALL, NONE, Results, Row
 from .robustness import GRIDS
 
 if TYPE_CHECKING:
@@ -88,16 +88,19 @@ def reliability(results: Results, axes: Axes) -> None:
 
 
 def curves(results: Results, change: str, axes: Axes) -> None:
-    """IoU of each method over the levels of one change; the pictures as they are stand apart."""
+    """IoU of each method over the levels of one change, with its 95 % interval as a band."""
     levels = _levels(results, change)
     place = np.arange(len(levels) + 1)
     names = [group.name for group in results.of("as is", "method", "overall")]
     for number, name in enumerate(names):
-        values = [
-            {g.name: g["iou"].value for g in results.of(v, "method", "overall")}.get(name, np.nan)
+        found = [
+            {g.name: g["iou"] for g in results.of(v, "method", "overall")}.get(name, NONE)
             for v in ("as is", *(f"{change} {level:g}" for level in levels))
         ]
-        axes.plot(place, values, marker="o", ms=4, label=name, **_style(name, number))
+        values, low, high = np.array(found).T
+        style = _style(name, number)
+        axes.plot(place, values, marker="o", ms=4, label=name, **style)
+        axes.fill_between(place, low, high, color=style["color"], alpha=0.12, lw=0)
     axes.set_xticks(place, ["as is", *(f"{level:g}" for level in levels)])
     axes.set(ylim=(0, 1), xlabel=GRIDS[change].unit, ylabel="IoU at 0.5, mean per picture")
     axes.legend(fontsize="small")
@@ -125,14 +128,15 @@ def _in(row: Row, name: str) -> bool:
     return name in (ALL, row["method"])
 
 
-def _save(file: Path, draw: Callable[[Any], None]) -> Path:
+def _save(file: Path, draw: Callable[[Any], None], size: tuple[float, float] = (7, 5)) -> Path:
+    """One figure as a PNG, written beside and renamed; `size` in inches, 120 pixels each."""
     try:
         from matplotlib.figure import Figure  # slow to import, and only an extra
     except ModuleNotFoundError as error:
         raise ForgemapError(
             'Plots need matplotlib, which is not installed: pip install "forgemap[evaluate]"'
         ) from error
-    figure = Figure(figsize=(7, 5), layout="constrained")
+    figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots()
     draw(axes)
     axes.grid(alpha=0.3)

@@ -55,7 +55,8 @@ class Group:
 
     variant: str
     kind: str
-    """One of "method", "overall" (methods pooled), "untouched", "folder" (of the source photos)."""
+    """One of "method", "overall" (methods pooled), "untouched", "benign" (untouched pictures by
+    their processing), "folder" (of the source photos)."""
     name: str
     pictures: int
     photos: int
@@ -116,8 +117,8 @@ class Results:
         Raises DataError if they cannot be written.
         """
         file = Path(folder) / "results.json"
-        _write(file, json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n")
-        _write(file.with_suffix(".md"), markdown(self))
+        write(file, json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n")
+        write(file.with_suffix(".md"), markdown(self))
         return file
 
     def tables(self) -> list[Table]:
@@ -166,7 +167,8 @@ class Results:
         return table
 
 
-def _write(file: Path, text: str) -> None:
+def write(file: Path, text: str) -> None:
+    """A text file, whole or not at all; DataError if it cannot be written."""
     beside = file.with_name(file.name + ".part")
     try:
         beside.write_text(text)
@@ -194,6 +196,11 @@ def _summarise(rows: Sequence[Row], seed: int) -> Iterable[Group]:
                 **_judged(untouched, seed),
             }
             yield _group(variant, "untouched", UNTOUCHED, untouched, values)
+        lives = sorted({n for row in untouched for n in row.get("benign", "").split("+")} - {""})
+        for name in lives:
+            some = [row for row in untouched if name in row["benign"].split("+")]
+            values = {"flagged": _mean(some, "flagged", seed), **_judged(some, seed)}
+            yield _group(variant, "benign", name, some, values)
         for folder in sorted({row["folder"] for row in here}):
             some = [row for row in here if row["folder"] == folder]
             yield _group(variant, "folder", folder, some, _folder(some, seed))

@@ -1,7 +1,8 @@
 """robustness.py: what happens to pictures on their way, as named changes with the published grids.
 
 A change is applied to the picture as it is displayed, before any model's own resizing. Changes of
-geometry move the mask along.
+geometry move the mask along. Three kinds: the grids of the papers (one change, some levels), fixed
+pipelines (`robustness_pipelines`), and the benign processing of `synth.benign`, drawn at random.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ import numpy as np
 from PIL import Image as PILImage
 
 from forgemap.errors import DataError
+from forgemap.evaluate.robustness_pipelines import PIPELINES
+from forgemap.synth.benign import BENIGN, process
 
 Pixels = np.ndarray  # (H, W, 3) uint8 RGB
 Changed = Pixels | bytes  # bytes: a file, so that its encoding reaches the model too
@@ -80,32 +83,74 @@ class Variant:
     """One column of an evaluation: the pictures as they are, or one change at one level."""
 
     change: str | None = None
-    """A name in GRIDS; None = as they are."""
+    """A name in GRIDS, PIPELINES or BENIGN; None = as they are."""
     level: float = 0
+    kind: str = "grid"
+    """Which of the three lists the name is from: "grid", "pipeline" or "benign"."""
 
     @property
     def name(self) -> str:
-        return "as is" if self.change is None else f"{self.change} {self.level:g}"
+        if self.change is None:
+            return "as is"
+        return (
+            f"{self.change} {self.level:g}" if self.kind == "grid" else f"{self.kind} {self.change}"
+        )
 
     def apply(self, pixels: Pixels, rng: np.random.Generator) -> Changed:
         """The changed picture; what is random comes from `rng` alone."""
-        return pixels if self.change is None else GRIDS[self.change].change(pixels, self.level, rng)
+        return self.apply_to(pixels, None, rng)[0]
+
+    def apply_to(
+        self, pixels: Pixels, mask: np.ndarray | None, rng: np.random.Generator
+    ) -> tuple[Changed, np.ndarray | None]:
+        """The changed picture, and its mask (H, W) of 0 and 1 where the change has moved it.
+
+        A mask that is merely resized is left to `follow`.
+        """
+        if self.change is None:
+            return pixels, mask
+        if self.kind == "grid":
+            return GRIDS[self.change].change(pixels, self.level, rng), mask
+        if self.kind == "pipeline":
+            if mask is not None and self.change == "resaved-cropped":
+                mask = mask[3:, 5:]
+            return PIPELINES[self.change](pixels), mask
+        done = process(self.change, pixels, rng, None if mask is None else mask * np.uint8(255))
+        changed = done.pixels if done.data is None else done.data
+        return changed, None if mask is None else done.mask // 255
 
 
 AS_IS = Variant()
 
 
-def variants(recompress: int | Sequence[int] | None, robustness: bool) -> list[Variant]:
-    """The pictures as they are, then each JPEG quality asked for, then the grids; none twice.
+PARTS = (*GRIDS, "pipelines", "benign")  # of `--robustness`
 
-    Raises DataError for a quality outside 1..100.
+
+def variants(
+    recompress: int | Sequence[int] | None, robustness: bool | Sequence[str]
+) -> list[Variant]:
+    """The pictures as they are, then each JPEG quality asked for, then what is in the parts.
+
+    Args:
+        robustness: some of PARTS; True: all grids (but neither pipelines nor benign processing).
+
+    Raises:
+        DataError: a quality outside 1..100, or an unknown part.
     """
     qualities = [recompress] if isinstance(recompress, int) else list(recompress or ())
     if wrong := [quality for quality in qualities if not 1 <= quality <= 100]:
         raise DataError(f"A JPEG quality is a number from 1 to 100, not {wrong[0]}.")
     chosen = [AS_IS, *(Variant("jpeg", quality) for quality in qualities)]
-    if robustness:
-        chosen += [Variant(name, level) for name, grid in GRIDS.items() for level in grid.levels]
+    parts = (tuple(GRIDS) if robustness else ()) if isinstance(robustness, bool) else robustness
+    for part in parts:
+        if part not in PARTS:
+            raise DataError(f"Unknown part of robustness {part!r}: use some of {', '.join(PARTS)}.")
+        if part == "pipelines":
+            chosen += [Variant(name, kind="pipeline") for name in PIPELINES]
+        elif part == "benign":
+            chosen += [Variant(name, kind="benign") for name in BENIGN]
+        else:
+            chosen += [Variant(part, level) for level in GRIDS[part].levels]
     return list(dict.fromkeys(chosen))
 
 
