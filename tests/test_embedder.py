@@ -257,3 +257,34 @@ def test_code_hidden_in_a_weights_file_is_refused(published: Path, tmp_path: Pat
     torch.save({"x": Path("/tmp")}, folder / "pytorch_model.bin")
     with pytest.raises(ModelError, match="cannot be read without running code"):
         load_embedder(folder)
+
+
+def spectra() -> Embedder:
+    torch.manual_seed(0)
+    return Embedder(width=24, layers=1, heads=3, mlp=48, image_size=64, stem="spectra").eval()
+
+
+def test_the_stem_of_spectra_makes_a_token_of_every_half_overlapping_block() -> None:
+    model = spectra()
+    assert model.patches(images(2, 64)).shape == (2, 24, 3, 3)
+    assert model(images(2, 64)).shape == (2, 24)
+
+
+def test_the_stem_of_spectra_sees_upsampling_and_not_brightness() -> None:
+    """A block's mean is taken out; a picture that was enlarged lacks its highest frequencies."""
+    stem, picture_ = spectra().patches, images(1, 64)
+    assert torch.allclose(stem(picture_), stem(picture_ + 0.7), atol=1e-3)
+    enlarged = torch.nn.functional.interpolate(images(1, 32), scale_factor=2, mode="bilinear")
+    assert (stem(picture_) - stem(enlarged)).abs().mean() > 0.1
+
+
+def test_the_stem_of_spectra_is_saved_loaded_and_refused_by_name(tmp_path: Path) -> None:
+    model = spectra()
+    model.patches.standard.running_mean += 1.0  # statistics are part of the network
+    again, _ = load_embedder(save_model(model, tmp_path / "m"))
+    assert torch.equal(again(images(2, 64)), model(images(2, 64)))
+    assert again.fingerprint() == model.fingerprint() != spectra().fingerprint()
+    with pytest.raises(ModelError, match="blocks of 32 pixels"):
+        Embedder(stem="spectra", patch=8)
+    with pytest.raises(ModelError, match="unknown stem"):
+        Embedder(stem="wavelets")

@@ -28,7 +28,10 @@ ALLOWED = {
     "tiling": {"preprocess"},
     "windows": {"tiling"},
     "scoring": {"pooling"},
-    "detector": {"image", "models", "preprocess", "report", "scoring", "tiling", "windows"},
+    "generated": {"classifiers", "image", "models", "scoring"},
+    "detector": {
+        *("generated", "image", "models", "preprocess", "report", "scoring", "tiling", "windows"),
+    },
     "analysis": {"detector", "image", "report"},
     "encode": set(),
     "data": {"encode", "image", "preprocess"},

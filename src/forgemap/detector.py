@@ -46,6 +46,7 @@ class Detector:
         device: where the model is.
         weights_sha256: of the weights' file, for reports.
         windows: for a model of a fixed input size, what it looks at besides the whole picture.
+        generation: who answers the second question; None: it is not asked.
 
     Raises:
         ModelError: windows for a model that looks at native resolution.
@@ -60,6 +61,7 @@ class Detector:
         device: str | torch.device = "cpu",
         weights_sha256: str | None = None,
         windows: Windows | None = None,
+        generation: GenerationDetector | None = None,
     ) -> None:
         # Convolutions of native-resolution models are a third faster in this layout on a CPU.
         native = getattr(model, "native", False)
@@ -80,6 +82,9 @@ class Detector:
             "windows": None if windows is None else str(windows),
             **self.decision.to_dict(),
         }
+        self.generation = generation
+        if generation is not None:
+            self.basis["generated"] = {"name": generation.name, **generation.basis}
 
     @classmethod
     def load(
@@ -124,8 +129,17 @@ class Detector:
         if not local:
             check_weights(name, sha256)
         name = f"{name}@{sha256[:12]}"
+        generation = None
+        if detector is not None and (detector != "default" or (WEIGHTS / "embedder").is_dir()):
+            generation = GenerationDetector.load(detector, device, classifier=classifier)
         return cls(
-            network, decision, name=name, device=device, weights_sha256=sha256, windows=windows
+            network,
+            decision,
+            name=name,
+            device=device,
+            weights_sha256=sha256,
+            windows=windows,
+            generation=generation,
         )
 
     def predict(self, pixels: np.ndarray) -> Prediction:

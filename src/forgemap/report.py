@@ -80,6 +80,13 @@ class Report:
     """What the verdict rests on, in one sentence."""
     notes: list[str] = field(default_factory=list)
     """What was changed or left out when the picture was read."""
+    generated: dict[str, Any] | None = None
+    """The second answer, was the whole picture generated?, as ``generated.Generated``: its verdict,
+    score, reason, model, crops and notes; None if it was not asked."""
+    summary: str | None = None
+    """Both answers in one sentence; None if only one was asked for."""
+    disagree: bool = False
+    """Do the two answers contradict each other? See ``generated.together``."""
     metadata: dict[str, Any] | None = None
     """What the file says of itself, as ``metadata.Metadata``; None if it was not read."""
     heat: np.ndarray | None = field(default=None, repr=False, compare=False)
@@ -88,7 +95,7 @@ class Report:
     """The probability from which a pixel belongs to the mask; in memory only."""
     basis: dict[str, Any] | None = field(default=None, repr=False, compare=False)
     """The model's ``weights_sha256``, ``input_size`` and the entries of its ``Decision``, for the
-    HTML report; in memory only."""
+    HTML report; under ``generated`` the same of the model of the second answer. In memory only."""
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON object of ``forgemap analyze --json``."""
@@ -232,6 +239,7 @@ class ReportWriter:
             # The same of all its pictures; a picture that could not be read brings none.
             self._models[values["model"]] = values["basis"] or self._models.get(values["model"])
         row = ("number", "path", "name", "verdict", "score", "area", "error", "thumb", "model")
+        row += ("generated", "disagree")
         self._rows.append({name: values[name] for name in row})
         self._waiting.write(json.dumps(values) + "\n")
 
@@ -254,11 +262,14 @@ class ReportWriter:
         )
         environment.filters["percent"] = _percent
         self._waiting.seek(0)
+        whole = [row["generated"] for row in self._rows if row["generated"]]
         page = environment.get_template("report.html").generate(
             title=self.title,
             settings=self.settings,
             rows=self._rows,
             counts=[(v, sum(row["verdict"] == v for row in self._rows)) for v in VERDICTS[::-1]],
+            generated=sum(row["verdict"] == "generated" for row in whole),
+            asked_whole=bool(whole),
             unreadable=sum(row["error"] is not None for row in self._rows),
             models=sorted(self._models.items()),
             pictures=map(json.loads, self._waiting),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, NamedTuple
 
@@ -167,18 +167,34 @@ class Decision:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Decision:
         """Strict: an unknown entry or a value of the wrong kind is a ModelError that names it."""
-        names = {f.name for f in fields(cls)}
-        if unknown := sorted(set(data) - names):
-            raise ModelError(
-                f"decision: unknown entry {unknown[0]!r}; valid: {', '.join(sorted(names))}."
-            )
-        for name, value in data.items():
-            if not _fits(getattr(_DEFAULT, name), value):
-                raise ModelError(f"decision: {name} cannot be {value!r}.")
-        return cls(**data)
+        return cls(**strict_entries(cls(), data, "decision"))
 
 
-_DEFAULT = Decision()
+def strict_entries(usual: Any, data: Mapping[str, Any], what: str) -> Mapping[str, Any]:
+    """`data`, if each entry is a field of the dataclass `usual` and of the same kind as there.
+
+    Raises:
+        ModelError: it names the first that is not; `what` says of what it is an entry.
+    """
+    names = {f.name for f in fields(usual)}
+    if unknown := sorted(set(data) - names):
+        raise ModelError(
+            f"{what}: unknown entry {unknown[0]!r}; valid: {', '.join(sorted(names))}."
+        )
+    for name, value in data.items():
+        if not _fits(getattr(usual, name), value):
+            raise ModelError(f"{what}: {name} cannot be {value!r}.")
+    return data
+
+
+def share_reaching(below: Sequence[float], score: float) -> str:
+    """In words, the share of pictures whose score reaches `score`.
+
+    Args:
+        below: scores that 0, 1 ... 100 % of them stay below.
+    """
+    share = 1 - float(np.searchsorted(below, score, side="right") - 1) / (len(below) - 1)
+    return "fewer than 1 %" if share < 0.01 else f"about {share:.0%}"
 
 
 def _fits(example: object, value: object) -> bool:

@@ -15,7 +15,13 @@ from ..errors import ForgemapError
 if TYPE_CHECKING:
     from ..report import Report
 
-COLOURS = {"manipulated": "bold red", "inconclusive": "yellow", "no sign of editing": "green"}
+COLOURS = {
+    "manipulated": "bold red",
+    "generated": "bold red",
+    "inconclusive": "yellow",
+    "no sign of editing": "green",
+    "no sign of generation": "green",
+}
 
 
 def analyze(
@@ -27,8 +33,28 @@ def analyze(
         bool, typer.Option("--json", help="Print one JSON array on stdout and nothing else.")
     ] = False,
     model: Annotated[
-        str, typer.Option(help='"default", a model folder, or an id of the Hugging Face hub.')
+        str,
+        typer.Option(
+            "--model",
+            "--localizer",
+            help='Which localizer answers "edited, and where?": "default", a model folder, a '
+            "published model (`forgemap models list`), or an id of the Hugging Face hub.",
+        ),
     ] = "default",
+    detector: Annotated[
+        str,
+        typer.Option(
+            help='Which embedder answers "generated as a whole?": "default", "code" (the published '
+            'one), a folder, an id of the hub, or "none".'
+        ),
+    ] = "default",
+    classifier: Annotated[
+        str | None,
+        typer.Option(
+            help="Its classifier: linear, nearest, one-class, or a file that `forgemap convert` or "
+            "`train embedder` wrote; default: the embedder's own."
+        ),
+    ] = None,
     threshold: Annotated[
         float | None,
         typer.Option(
@@ -57,14 +83,14 @@ def analyze(
         bool, typer.Option("--files/--no-files", help="Write any files at all.")
     ] = True,
 ) -> None:
-    """Judge pictures: was each one edited, and where?
+    """Judge pictures: was each one edited, and where? Was it generated as a whole?
 
     Writes for every picture PHOTO.overlay.png, PHOTO.mask.png (black and white) and
     PHOTO.heatmap.png (probability), and report.html for all of them. A picture that cannot be
     read does not stop the others.
 
-    Exit code: 0 no picture is judged manipulated; 1 at least one is; 2 the command or the model
-    cannot be used; 3 at least one picture could not be read (whatever the others are).
+    Exit code: 0 no picture is judged manipulated or generated; 1 at least one is; 2 the command
+    or a model cannot be used; 3 at least one picture could not be read (whatever the others are).
     """
     from ..analysis import analyze_files, to_json, with_progress, write_json
     from ..detector import Detector, failure
@@ -75,10 +101,16 @@ def analyze(
     pictures = without_outputs(found.files, paths, out)
     if not pictures and not found.problems:
         raise ForgemapError(f"No pictures in {', '.join(paths)} besides earlier outputs in {out}.")
-    detector = Detector.load(model, device, windows=windows)
+    judge = Detector.load(
+        model,
+        device,
+        windows=windows,
+        detector=None if detector == "none" else detector,
+        classifier=classifier,
+    )
     page = None
     settings = {
-        "threshold of the mask": threshold or detector.decision.mask_threshold,
+        "threshold of the mask": threshold or judge.decision.mask_threshold,
         "pixel limit": f"{max_pixels:,}",
         "device": device,
         **({} if windows is None else {"windows": str(detector.windows)}),
@@ -87,12 +119,12 @@ def analyze(
         if files and report:
             page = ReportWriter(out / "report.html", title="Forgemap report", settings=settings)
             stack.enter_context(page)
-        reports = [failure(path, problem, detector.name) for path, problem in found.problems]
+        reports = [failure(path, problem, judge.name) for path, problem in found.problems]
         for problem in reports:
             if page is not None:
                 page.add(problem)
         analysed = analyze_files(
-            detector,
+            judge,
             pictures,
             out if files else None,
             page=page,
@@ -131,11 +163,17 @@ def exit_code(reports: Sequence[Report]) -> int:
     """See the help of `forgemap analyze`."""
     if any(report.error for report in reports):
         return 3
-    return int(any(report.verdict == "manipulated" for report in reports))
+    return int(
+        any(
+            report.verdict == "manipulated"
+            or (report.generated or {}).get("verdict") == "generated"
+            for report in reports
+        )
+    )
 
 
 def print_table(reports: Sequence[Report]) -> None:
-    """Path, verdict, score, share of the area and number of regions of each picture."""
+    """Both answers for each picture: verdicts and scores, marked area and number of regions."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -147,6 +185,10 @@ def print_table(reports: Sequence[Report]) -> None:
     table.add_column("verdict", no_wrap=True)
     for name in ("score", "area", "regions"):
         table.add_column(name, justify="right", no_wrap=True)
+    both = any(report.generated for report in reports)
+    if both:
+        table.add_column("as a whole", no_wrap=True)
+        table.add_column("score", justify="right", no_wrap=True)
     for report in reports:
         path = Text(shown(report.path))
         if report.error or report.score is None or report.area is None:
@@ -154,8 +196,19 @@ def print_table(reports: Sequence[Report]) -> None:
             continue
         verdict = Text(report.verdict or "", COLOURS[report.verdict or ""])
         area, regions = f"{report.area:.1%}", str(len(report.regions))
-        table.add_row(path, verdict, f"{report.score:.3f}", area, regions)
+        cells: list[Text | str] = [path, verdict, f"{report.score:.3f}", area, regions]
+        if report.generated:
+            whole = report.generated
+            cells += [Text(whole["verdict"], COLOURS[whole["verdict"]]), f"{whole['score']:.3f}"]
+        table.add_row(*cells)
     console = Console(highlight=False)
     console.print(table)
-    if len(reports) == 1 and reports[0].reason:
-        console.print(reports[0].reason, markup=False)
+    if len(reports) == 1:
+        (only,) = reports
+        whole = only.generated or {}
+        for sentence in (only.summary, only.reason, whole.get("reason"), *whole.get("notes", ())):
+            if sentence:
+                console.print(sentence, markup=False)
+    for report in reports if len(reports) > 1 else ():
+        if report.disagree:
+            console.print(f"{shown(report.path)}: {report.summary}", markup=False)

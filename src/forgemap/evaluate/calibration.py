@@ -190,7 +190,7 @@ def calibrate(
         DataError: a manifest cannot be read, or the split holds no edited or no untouched picture.
     """
     folder = Path(model)
-    detector = Detector.load(folder)
+    detector = Detector.load(folder, detector=None)
     detector.decision = Decision()
     records: list[Record] = [r for d in data for r in open_data(d, split)]
     with TemporaryDirectory(prefix="forgemap-") as scratch:

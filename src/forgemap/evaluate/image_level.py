@@ -153,7 +153,7 @@ def compare(
     kept = {id(r) for r in halves([r for _, r in fitting], limit, seed)}
     fitting = [(name, r) for name, r in fitting if id(r) in kept]
     _check(data, records, [r for _, r in fitting], bool(fit))
-    detector = model if isinstance(model, Detector) else Detector.load(model, device)
+    detector = model if isinstance(model, Detector) else Detector.load(model, device, detector=None)
     header = {
         "model": detector.name,
         "decision": detector.decision.to_dict(),

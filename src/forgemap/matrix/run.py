@@ -225,7 +225,9 @@ def row_of_cells(
     gpu = wanted == "cuda" or (wanted == "auto" and torch.cuda.is_available())
     device = "cuda" if gpu else "cpu"
     # Read once, and only if a cell is missing; several processes read the folder themselves.
-    judge = cache(lambda: model if config.test_workers > 1 else Detector.load(model, device))
+    judge = cache(
+        lambda: model if config.test_workers > 1 else Detector.load(model, device, detector=None)
+    )
     rows: dict[Path, list[Row]] = {}
     for tested in sets:
         for part in tested.parts:

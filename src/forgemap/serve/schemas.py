@@ -127,6 +127,21 @@ class Metadata(BaseModel):
     findings: list[str] = Field(description="What an analyst should look at, a sentence each.")
 
 
+class Generated(BaseModel):
+    """The second answer: was the whole picture generated?"""
+
+    verdict: Literal["no sign of generation", "inconclusive", "generated"] = Field(
+        description="From the score and the embedder's own thresholds."
+    )
+    score: float = Field(ge=0, le=1, description="The higher, the likelier generated.")
+    reason: str = Field(description="What the verdict rests on, in one sentence.")
+    model: str = Field(
+        description="Embedder, a part of its weights' SHA-256, and the kind of classifier."
+    )
+    crops: int = Field(description="How many squares of the picture were looked at.")
+    notes: list[str] = Field(description="What had to be done to look at it, such as padding.")
+
+
 class Result(BaseModel):
     """What is said of one picture: the `Report` of the command and of Python, and its facts."""
 
@@ -150,6 +165,11 @@ class Result(BaseModel):
     model: str | None = Field(description="The model's name and a part of its weights' SHA-256.")
     error: str | None = Field(description="Why the picture could not be judged, in one sentence.")
     reason: str | None = Field(description="What the verdict rests on, in one sentence.")
+    generated: Generated | None = Field(
+        description="Was the whole picture generated? null if this server does not ask."
+    )
+    summary: str | None = Field(description="Both answers in one sentence; null with one answer.")
+    disagree: bool = Field(description="Do the two answers contradict each other?")
     notes: list[str] = Field(
         description="What was changed or left out when the picture was read, or not kept here."
     )

@@ -1,7 +1,7 @@
 // details.js: fills the cards beside the picture: verdict, regions, metadata, facts.
 
 import { $, el, facts } from "./dom.js";
-import { blindSpots, bytes, looks, meaning, percent } from "./words.js";
+import { WHOLE, blindSpots, bytes, looks, meaning, percent } from "./words.js";
 
 /** The badge of a verdict: symbol, word and colour say the same. */
 export function badge(result) {
@@ -19,6 +19,7 @@ export function showVerdict(item) {
     ...(result ? [el("span", { ariaHidden: "true", className: "mark" }, look.mark), ` ${look.headline}`] : []),
   );
   $("reason").textContent = result ? (result.error ?? result.reason) : "";
+  showWhole(result);
   const judged = Boolean(result) && result.score !== null && Boolean(result.decision);
   $("scale").hidden = !judged;
   if (!judged) return;
@@ -33,6 +34,19 @@ export function showVerdict(item) {
     `Score ${result.score.toFixed(3)} on a scale from 0 to 1. Below ${low.toFixed(3)}: no sign of ` +
     `editing. From ${high.toFixed(3)} on: edited.`;
   $("meaning").textContent = meaning(result);
+}
+
+/** The second answer, was the whole picture generated?, and what the two say together. */
+function showWhole(result) {
+  const whole = result?.generated;
+  $("whole").hidden = $("summary").hidden = !whole;
+  if (!whole) return;
+  const look = WHOLE[whole.verdict];
+  $("whole").replaceChildren(
+    el("span", { className: `badge ${look.style}` }, el("span", { ariaHidden: "true" }, look.mark), ` ${look.headline}`),
+    ` ${whole.reason} ${whole.notes.join("; ")}`,
+  );
+  $("summary").replaceChildren(result.disagree ? el("strong", {}, result.summary) : result.summary);
 }
 
 /** `choose(index)` is called when a region is picked. */
@@ -76,6 +90,7 @@ export function showCards(item, model) {
     ["Turned", result.orientation > 1 ? `by EXIF orientation ${result.orientation}` : ""],
     ["SHA-256", result.sha256 && el("code", {}, result.sha256)],
     ["Model", result.model],
+    ["As a whole judged by", result.generated?.model],
     ["Weights", model && el("code", {}, model.weights_sha256)],
     ["Calibrated on", result.decision?.calibrated_on || (result.decision ? "nothing: thresholds as they came" : "")],
     ["Judged in", result.seconds === null || result.seconds === undefined ? "" : `${result.seconds.toFixed(2)} s`],

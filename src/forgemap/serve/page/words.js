@@ -5,6 +5,12 @@ export const LOOKS = {
   inconclusive: { style: "inconclusive", mark: "◆", headline: "No clear answer" },
   "no sign of editing": { style: "clear", mark: "○", headline: "No sign of editing found" },
 };
+/** The verdicts on the picture as a whole. */
+export const WHOLE = {
+  generated: { style: "manipulated", mark: "▲", headline: "Looks generated as a whole." },
+  inconclusive: { style: "inconclusive", mark: "◆", headline: "Generated as a whole? No clear answer." },
+  "no sign of generation": { style: "clear", mark: "○", headline: "No sign that it was generated as a whole." },
+};
 export const UNREADABLE = { style: "unreadable", mark: "✕", headline: "This file could not be judged" };
 
 export const looks = (result) => (result && LOOKS[result.verdict]) || UNREADABLE;
@@ -63,7 +69,9 @@ export function blindSpots(result, model) {
   }
   spots.push(
     "What messengers and social media do to a picture: strong compression, shrinking and screenshots wipe traces away.",
-    "Whether a whole picture was made by a machine, unless it leaves the same traces everywhere.",
+    result.generated
+      ? "Generators that its second model has not met: a picture made by one may show no sign of it."
+      : "Whether a whole picture was made by a machine, unless it leaves the same traces everywhere.",
     "False context: an untouched photo with a wrong caption, date or place.",
     "Staged scenes, and edits by tools that it has never met.",
   );
