@@ -6,6 +6,7 @@ The worker is stopped and killed by real signals, so that what waits and for how
 from __future__ import annotations
 
 import asyncio
+import io
 import os
 import shutil
 import signal
@@ -14,7 +15,9 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image as PILImage
 
 pytest.importorskip("fastapi")
 if not sys.platform.startswith("linux"):
@@ -25,7 +28,8 @@ import httpx2
 from forgemap import Client
 from forgemap.serve.metrics import Metrics
 from forgemap.serve.problems import ProblemError
-from forgemap.serve.queue import Pool, Task
+from forgemap.serve.process import Task
+from forgemap.serve.queue import Pool
 from forgemap.serve.security import Rate
 from forgemap.serve.settings import Settings
 from forgemap.serve.uploads import Budget
@@ -110,6 +114,25 @@ def test_a_caller_that_goes_away_frees_its_place(server):
         assert [future.result().status_code for future in [*taken, late]] == [200] * (QUEUE + 1)
 
 
+def test_a_caller_that_hangs_up_in_the_middle_of_an_answer_ends_nothing(server):
+    """Writing to a socket that its peer has closed must be an error, not a deadly signal."""
+    noise = io.BytesIO()
+    random = np.random.default_rng(0).integers(0, 256, (1000, 1000, 3), dtype=np.uint8)
+    PILImage.fromarray(random).save(noise, "png")  # 3 MB: more than the sockets hold
+    link = post(server, content=noise.getvalue(), params={"outputs": "picture"}).json()["picture"]
+    for _ in range(3):
+        answered = server.metric("forgemap_requests_total")
+        with socket.socket() as caller:
+            caller.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            caller.connect(("127.0.0.1", server.port))
+            caller.sendall(f"GET {link} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+            caller.recv(1)  # the answer is on its way ...
+            caller.shutdown(socket.SHUT_WR)
+        until(lambda n=answered: server.metric("forgemap_requests_total") > n + 1)
+    assert server.process.poll() is None
+    assert post(server).status_code == 200
+
+
 def test_a_killed_workers_picture_is_answered_by_the_next(server):
     restarts = server.metric("forgemap_worker_restarts_total")
     with ThreadPoolExecutor(8) as pool:
@@ -123,7 +146,7 @@ def test_a_picture_that_ends_two_workers_is_refused(model):
     """In the queue's own loop, which sees a worker the moment that it has the picture."""
 
     async def check() -> None:
-        pool = Pool(Settings(models=(str(model),)), Metrics())
+        pool = Pool(Settings(model=(str(model),)), Metrics())
         await pool.start()
         try:
             killed: set[int] = set()

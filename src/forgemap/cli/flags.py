@@ -22,8 +22,9 @@ def run_config_command(
 ) -> None:
     """Reads `arguments` into a `config_class` and calls `run` with it; exits when it is done.
 
-    Each field becomes `--field-name`, with `metadata["help"]` as its sentence; lists repeat their
-    flag, dictionaries are written as YAML (`'{width: 32}'`). `--config FILE` reads fields from a
+    Each field becomes `--field-name`, with `metadata["help"]` as its sentence, unless
+    `metadata["flag"]` is False; lists repeat their flag, dictionaries are written as YAML
+    (`'{width: 32}'`). `--config FILE` reads fields from a
     YAML file; flags go before the file and the file before the defaults.
     """
 
@@ -37,7 +38,7 @@ def run_config_command(
             _parameter("config", Path, "YAML file with any of the fields below."),
             *(
                 _parameter(f.name, _flag_kind(kinds[f.name]), _help(f))
-                for f in fields(config_class)
+                for f in _flagged(config_class)
             ),
         ]
     )
@@ -60,7 +61,7 @@ def read_config(config_class: type, file: Path | None, flags: dict[str, Any]) ->
         ForgemapError: an unknown or missing field, or a value of the wrong kind.
     """
     kinds = typing.get_type_hints(config_class)
-    known = {f.name: f for f in fields(config_class)}
+    known = {f.name: f for f in _flagged(config_class)}
     values = _read_yaml(file) if file is not None else {}
     if unknown := [n for n in values if n not in known]:
         raise ForgemapError(f"{file}: unknown field {unknown[0]!r}; valid: {', '.join(known)}.")
@@ -119,12 +120,18 @@ def _read_yaml(file: Path) -> dict[str, Any]:
     return {str(name): value for name, value in values.items()}
 
 
+def _flagged(config_class: type) -> list[Field[Any]]:
+    return [f for f in fields(config_class) if f.metadata.get("flag", True)]
+
+
 def _parameter(name: str, kind: Any, help: str) -> inspect.Parameter:
+    # Of `no_auth` there is no --no-no-auth.
+    names = [f"--{name.replace('_', '-')}"] if kind is bool and name.startswith("no_") else []
     return inspect.Parameter(
         name,
         inspect.Parameter.KEYWORD_ONLY,
         default=None,
-        annotation=Annotated[kind | None, typer.Option(help=help, show_default=False)],
+        annotation=Annotated[kind | None, typer.Option(*names, help=help, show_default=False)],
     )
 
 
@@ -145,9 +152,10 @@ def _help(field: Field[Any]) -> str:
     default = _default(field)
     if default is MISSING:
         return f"{sentence} (required)."
-    return (
-        f"{sentence} (default: {default})." if default not in ("", [], {}, None) else f"{sentence}."
-    )
+    if isinstance(default, (list, tuple)):
+        default = " ".join(map(str, default))
+    silent = default in ("", {}, None) or default is False
+    return f"{sentence}." if silent else f"{sentence} (default: {default})."
 
 
 def _default(field: Field[Any]) -> Any:

@@ -10,6 +10,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 
 from .schemas import Problem, ReportRequest
+from .settings import Settings
 
 DESCRIPTION = """Forgemap tells whether and where a picture was edited.
 
@@ -119,15 +120,8 @@ def json_body(name: str) -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
 
 
-def install(app: FastAPI, *, token: bool, most: int, models: Sequence[str]) -> None:
-    """Complete the document when it is first asked for.
-
-    Args:
-        app: the application.
-        token: does it ask for one?
-        most: pictures of a job or a report.
-        models: what requests may call them.
-    """
+def install(app: FastAPI, settings: Settings, *, models: Sequence[str]) -> None:
+    """Complete the document when it is first asked for; `models`: what requests may call them."""
 
     def document() -> dict[str, Any]:
         if app.openapi_schema is None:
@@ -140,8 +134,8 @@ def install(app: FastAPI, *, token: bool, most: int, models: Sequence[str]) -> N
                     routes=app.routes,
                     tags=app.openapi_tags,
                 ),
-                token,
-                most,
+                settings.token is not None,
+                settings.pictures_per_request,
                 list(models),
             )
         return app.openapi_schema

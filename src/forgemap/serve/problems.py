@@ -77,6 +77,18 @@ class ProblemError(Exception):
         return json.dumps(content).encode("ascii")
 
 
+def invalid(errors: Sequence[Mapping[str, str]]) -> ProblemError:
+    """The problem of a request that does not follow its schema."""
+    first = errors[0]
+    return ProblemError("invalid-request", f"{first['where']}: {first['detail']}.", errors=errors)
+
+
+UPLOAD = (
+    *("malformed-body", "upload-too-slow", "too-large", "unsupported-media-type"),
+    *("invalid-request", "not-ready"),
+)
+"""What any route may answer that takes pictures."""
+
 # What any route may answer: the middleware and the framework see to these.
 _EVERYWHERE = ("foreign-origin", "wrong-host", "too-many-requests", "internal-error", "busy")
 

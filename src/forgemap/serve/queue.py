@@ -8,56 +8,23 @@ answer go before jobs, which get every fourth batch so that they move on under a
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import math
-import os
-import sys
 import time
 from collections import deque
-from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import ModelError
 from . import frames
 from .metrics import Metrics
 from .problems import ProblemError
-from .settings import Settings
+from .process import Answer, Task, Worker
+from .settings import MiB, Settings
 
 log = logging.getLogger("forgemap.serve")
 
 _ATTEMPTS = 2  # a picture that was in two workers when they died is not given to a third
 _JOBS_TURN = 4
-
-
-@dataclass(eq=False)
-class Task:
-    """A picture on its way to a worker."""
-
-    name: str
-    data: bytes
-    model: str
-    threshold: float | None
-    outputs: tuple[str, ...]
-    row: bool
-    """Is the picture's row of an HTML report wanted?"""
-    limit: float
-    """Seconds that a worker may take."""
-    future: asyncio.Future[Answer] = field(init=False)
-    attempts: int = 0
-
-    def __post_init__(self) -> None:
-        self.future = asyncio.get_running_loop().create_future()
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What a worker said of a picture."""
-
-    said: dict[str, Any]
-    """`error`, or `report` and its facts; see worker.py."""
-    files: dict[str, bytes]
-    """PNGs by the names of the outputs."""
 
 
 class Pool:
@@ -75,7 +42,7 @@ class Pool:
         self._turn = 0
         self._pace = 0.2
         self._runners: list[asyncio.Task[None]] = []
-        self._workers: dict[int, _Worker] = {}
+        self._workers: dict[int, Worker] = {}
         metrics.watch("queue_waiting", lambda: len(self._waiting))
         metrics.watch("queue_waiting_jobs", lambda: len(self._jobs))
         metrics.watch("workers_ready", lambda: self.ready)
@@ -92,7 +59,7 @@ class Pool:
     @property
     def retry_after(self) -> int:
         """Seconds after which a place is likely to be free, from the pace so far."""
-        seconds = self._pace * (1 + len(self._waiting)) / max(1, len(self.settings.devices))
+        seconds = self._pace * (1 + len(self._waiting)) / max(1, len(self.settings.device))
         return min(60, max(1, math.ceil(seconds)))
 
     async def start(self) -> None:
@@ -100,17 +67,17 @@ class Pool:
         if self._runners:
             return
         started = await asyncio.gather(
-            *(_Worker.start(self.settings, device) for device in self.settings.devices),
+            *(Worker.start(self.settings, device) for device in self.settings.device),
             return_exceptions=True,
         )
         for worker in started:
             if isinstance(worker, BaseException):
                 for other in started:
-                    if isinstance(other, _Worker):
+                    if isinstance(other, Worker):
                         await other.kill()
                 raise worker
         for i, worker in enumerate(started):
-            assert isinstance(worker, _Worker)
+            assert isinstance(worker, Worker)
             self.models = worker.models
             self._runners.append(asyncio.create_task(self._run(i, worker)))
 
@@ -166,13 +133,13 @@ class Pool:
         self._something.set()
         return task.future
 
-    async def _run(self, i: int, worker: _Worker | None) -> None:
+    async def _run(self, i: int, worker: Worker | None) -> None:
         """Keep one device busy; start its worker anew when it is lost."""
-        device, pause = self.settings.devices[i], 0.5
+        device, pause = self.settings.device[i], 0.5
         while True:
             if worker is None:
                 try:
-                    worker = await _Worker.start(self.settings, device)
+                    worker = await Worker.start(self.settings, device)
                 except (ModelError, frames.FrameError, OSError) as error:
                     self.failure = str(error)
                     log.error("worker cannot start", extra={"device": device, "error": str(error)})
@@ -204,7 +171,7 @@ class Pool:
                 await worker.kill()
                 worker = None
 
-    async def _next_batch(self, worker: _Worker) -> list[Task] | None:
+    async def _next_batch(self, worker: Worker) -> list[Task] | None:
         """Pictures for one model; [] if the worker died meanwhile, None at the end."""
         while True:
             if worker.dead:
@@ -229,12 +196,12 @@ class Pool:
 
     def _take(self, line: deque[Task]) -> list[Task]:
         batch: list[Task] = []
-        size = 0
+        size, most = 0, self.settings.max_body * MiB
         while line and len(batch) < self.settings.batch:
             task = line[0]
             alone = task.attempts > 0  # it, or one beside it, cost a worker
             size += len(task.data)
-            if batch and (alone or task.model != batch[0].model or size > self.settings.max_body):
+            if batch and (alone or task.model != batch[0].model or size > most):
                 break
             line.popleft()
             if not task.future.done():
@@ -243,7 +210,7 @@ class Pool:
                     break
         return batch
 
-    async def _hand_over(self, worker: _Worker, batch: list[Task]) -> bool:
+    async def _hand_over(self, worker: Worker, batch: list[Task]) -> bool:
         """Give a batch to the worker and its answers to the callers; False if it was lost."""
         self.metrics.batches.observe(len(batch))
         left = dict(enumerate(batch))
@@ -302,85 +269,3 @@ class Pool:
             if not task.future.done():
                 retry = 5 if name in ("not-ready", "worker-lost") else None
                 task.future.set_exception(ProblemError(name, detail, retry_after=retry))
-
-
-class _Worker:
-    """A worker process whose models are loaded."""
-
-    def __init__(self, process: asyncio.subprocess.Process, device: str, settings: Settings):
-        self.process, self.device, self.settings = process, device, settings
-        self.models: list[dict[str, Any]] = []
-
-    @property
-    def dead(self) -> bool:
-        return self.process.returncode is not None
-
-    @classmethod
-    async def start(cls, settings: Settings, device: str) -> _Worker:
-        """Raises ModelError (with the worker's sentence) and FrameError (it ended)."""
-        environment = {k: v for k, v in os.environ.items() if k != "FORGEMAP_TOKEN"}
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "forgemap.serve.worker"),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            env=environment,
-            limit=2**20,
-        )
-        worker = cls(process, device, settings)
-        try:
-            await worker._send({"models": list(settings.models), "device": device}, [])
-            assert process.stdout is not None
-            said, _ = await frames.read_async(process.stdout)
-        except (frames.FrameError, OSError) as error:
-            await worker.kill()
-            raise ModelError("A worker ended before its models were loaded.") from error
-        except BaseException:
-            await worker.kill()
-            raise
-        if said["kind"] == "failed":
-            await worker.kill()
-            raise ModelError(said["error"])
-        worker.models = said["models"]
-        return worker
-
-    async def judge(self, batch: list[Task]) -> Any:
-        """Yields (place in the batch, Answer). Raises TimeoutError, FrameError or OSError."""
-        limit = max(task.limit for task in batch)
-        items = [
-            {
-                "name": task.name,
-                "threshold": task.threshold,
-                "outputs": list(task.outputs),
-                "row": task.row,
-            }
-            for task in batch
-        ]
-        header = {"model": batch[0].model, "items": items, "max_pixels": self.settings.max_pixels}
-        bodies = [task.data for task in batch]
-        await asyncio.wait_for(self._send(header, bodies), limit)
-        assert self.process.stdout is not None
-        for _ in batch:
-            said, blobs = await asyncio.wait_for(frames.read_async(self.process.stdout), limit)
-            files = dict(zip(said.get("outputs", ()), blobs, strict=False))
-            yield said["index"], Answer(said, files)
-
-    async def _send(self, header: dict[str, Any], bodies: list[bytes]) -> None:
-        stream = self.process.stdin
-        assert stream is not None
-        for piece in frames.pack(header, bodies):
-            stream.write(piece)
-            await stream.drain()
-
-    async def end(self) -> None:
-        """Let it end by itself."""
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-        try:
-            await asyncio.wait_for(self.process.wait(), 5)
-        except asyncio.TimeoutError:
-            await self.kill()
-
-    async def kill(self) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            self.process.kill()
-        await self.process.wait()

@@ -35,6 +35,10 @@ def serve(settings: Settings, ready: Callable[[str], None]) -> None:
     Raises:
         ForgemapError: the address or a model cannot be used.
     """
+    if hasattr(signal, "SIGPIPE"):
+        # The command ends with its reader. A server must not: not with a caller who hangs up in
+        # the middle of an answer, and not with a worker.
+        signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     asyncio.run(Server.make(settings, ready).run())
 
 

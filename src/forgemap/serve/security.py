@@ -142,7 +142,7 @@ class Guard:
         known = {
             "localhost",
             self.settings.host.lower(),
-            *map(str.lower, self.settings.allowed_hosts),
+            *map(str.lower, self.settings.allowed_host),
         }
         if name in known or _is_address(name):
             return
@@ -155,7 +155,7 @@ class Guard:
         origin, site = headers.get("origin"), headers.get("sec-fetch-site", "none")
         theirs = (origin or "").partition("://")[2].lower()
         own = origin is None or theirs == headers.get("host", "").lower()
-        own = own or _host_name(theirs) in map(str.lower, self.settings.allowed_hosts)  # a proxy's
+        own = own or _host_name(theirs) in map(str.lower, self.settings.allowed_host)  # a proxy's
         followed = method == "GET" and not is_guarded(path)
         if not own or (site not in ("same-origin", "none") and not followed):
             raise ProblemError(

@@ -13,12 +13,13 @@ from typing import Any
 
 from ..errors import ForgemapError
 from .metrics import Metrics
-from .problems import ProblemError
-from .queue import Answer, Pool, Task
+from .problems import ProblemError, invalid
+from .process import Answer, Task
+from .queue import Pool
 from .results import Keeper, Results
 from .schemas import OUTPUTS, Options, decision_of
-from .settings import Settings
-from .uploads import Budget, Upload, invalid
+from .settings import MiB, Settings
+from .uploads import Budget, Upload
 
 
 class Service:
@@ -27,17 +28,18 @@ class Service:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.metrics = Metrics()
-        self.budget = Budget(settings.upload_memory)
+        self.budget = Budget(settings.upload_memory * MiB)
         self.metrics.watch("upload_bytes", lambda: self.budget.used)
-        self.results = Results(settings.result_memory, settings.keep_seconds, self.metrics)
+        memory = settings.result_memory * MiB
+        self.results = Results(memory, settings.keep_seconds, self.metrics)
         self.keeper = None if settings.keep is None else Keeper(settings.keep)
         self.pool = Pool(settings, self.metrics)
-        self.aliases = aliases(settings.models)
+        self.aliases = aliases(settings.model)
 
     def model(self, name: str | None) -> str:
         """What a request calls a model -> what the pool does. Raises ProblemError."""
         if name is None:
-            return self.settings.models[0]
+            return self.settings.model[0]
         if name not in self.aliases:
             known = ", ".join(self.aliases)
             raise invalid(
@@ -52,8 +54,8 @@ class Service:
             {
                 "name": names[facts["served_as"]],
                 **{k: v for k, v in facts.items() if k not in ("served_as", "decision")},
-                "devices": list(self.settings.devices),
-                "default": facts["served_as"] == self.settings.models[0],
+                "devices": list(self.settings.device),
+                "default": facts["served_as"] == self.settings.model[0],
                 "decision": decision_of(facts["decision"]),
             }
             for facts in self.pool.models
@@ -102,6 +104,7 @@ class Service:
         blank = dict.fromkeys(("sha256", "width", "height", "orientation", "verdict", "score"))
         blank |= dict.fromkeys(("area", "reason", "metadata", *OUTPUTS, "result", "expires"))
         blank |= dict.fromkeys(("format", "jpeg_quality", "threshold", "seconds"))
+        blank |= {"generated": None, "summary": None, "disagree": False}
         report = said.get("report", {"path": task.name, "regions": [], "notes": []})
         return {
             **blank,
@@ -129,7 +132,7 @@ class Service:
         rows = [self.results.get(name).row for name in ids]
         settings: dict[str, object] = {
             "pixel limit": f"{self.settings.max_pixels:,}",
-            "device": ", ".join(self.settings.devices),
+            "device": ", ".join(self.settings.device),
         }
         try:
             return await asyncio.to_thread(_write_report, rows, title, settings)

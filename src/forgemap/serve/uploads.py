@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator
 from typing import NamedTuple
 
 from starlette.datastructures import UploadFile
@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
-from .problems import ProblemError
+from .problems import ProblemError, invalid
 from .settings import MiB, Settings
 
 _ENVELOPE = MiB  # what a form may weigh beside its pictures
@@ -107,8 +107,8 @@ async def read_uploads(
             f"The body did not arrive within {settings.upload_seconds:g} seconds.",
         ) from None
     for upload in found:
-        if len(upload.data) > settings.max_body:
-            raise _too_large(settings.max_body)
+        if len(upload.data) > settings.max_body * MiB:
+            raise _too_large(settings.max_body * MiB)
     return found, fields
 
 
@@ -173,12 +173,6 @@ def clean_name(name: str) -> str:
 
 def _invalid(where: str, detail: str) -> ProblemError:
     return invalid([{"where": where, "detail": detail}])
-
-
-def invalid(errors: list[Mapping[str, str]]) -> ProblemError:
-    """The problem of a request that does not follow its schema."""
-    first = errors[0]
-    return ProblemError("invalid-request", f"{first['where']}: {first['detail']}.", errors=errors)
 
 
 def _too_large(limit: int) -> ProblemError:
