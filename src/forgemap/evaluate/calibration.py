@@ -83,12 +83,15 @@ def observe(
     )
 
 
-def untouched_photos(paths: Sequence[str], split: str) -> Iterable[tuple[str, str, np.ndarray]]:
-    """(group, source, pixels) of whole photos of one split, as they are and as they are shared."""
+def untouched_photos(
+    paths: Sequence[str], split: str | None
+) -> Iterable[tuple[str, str, np.ndarray]]:
+    """(group, source, pixels) of whole photos of one split (None: of all), as they are and as they
+    are shared."""
     found, problems = find_images(paths)
     if problems:
         raise DataError(f"{problems[0][1]}.")
-    photos = [p for p in found if split_of(load_image(p).sha256) == split]
+    photos = [p for p in found if split in (None, split_of(load_image(p).sha256))]
     if not photos:
         raise DataError(f"{', '.join(paths)}: no photo falls into the {split} split.")
     for path in track(photos, "whole photos"):

@@ -1,0 +1,159 @@
+"""calibration_generated.py: choose an embedder's thresholds on held-out pictures, real and
+generated (`forgemap calibrate` on an embedder's folder)."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+
+from .. import classifiers
+from ..classifiers import Classifier
+from ..errors import DataError, ModelError
+from ..generated import GenerationDetector, Rule
+from ..models.embedder import aggregate, cut
+from .calibration import Limits, untouched_photos, worst_quantile
+from .embed import Model, embed
+from .generated_scores import score
+
+QUALITIES = (90, 75)
+"""Every picture also counts saved anew at these JPEG qualities."""
+
+
+@dataclass
+class Scores:
+    """Raw scores of a classifier, one for each picture and variant."""
+
+    raw: list[float]
+    fake: list[bool]
+    group: list[str]
+    """Where the false alarms of a real picture are counted."""
+    source: list[str]
+    """The photograph that a picture was made of."""
+
+    def extend(
+        self, raw: np.ndarray, fake: Iterable[bool], group: list[str], source: list[str]
+    ) -> None:
+        """More pictures, of which each has an entry in all four."""
+        self.raw += [float(x) for x in raw]
+        self.fake += [bool(x) for x in fake]
+        self.group += group
+        self.source += source
+
+
+def calibrate_generated(
+    folder: str | Path,
+    data: Sequence[str],
+    photos: Sequence[str] = (),
+    *,
+    split: str | None = "val",
+    limits: Limits | None = None,
+    crops: str = "five",
+    classifier: str = "linear",
+    min_side: int = 96,
+    min_jpeg_quality: int = 50,
+) -> Rule:
+    """Choose scale, shift and thresholds of an embedder's folder, and write them into it.
+
+    Args:
+        folder: an embedder's folder with classifiers; its ``config.json`` gets ``generated``.
+        data: folders, manifests or shards of real and generated pictures.
+        photos: folders of untouched photographs, judged whole: as they are, re-encoded, reduced.
+        split: the split that everything is taken from, never the one that was trained on; None:
+            everything, as of a folder that says no splits.
+        limits: what must hold in every group of real pictures.
+        crops: a key of `models.embedder.CROPS`.
+        classifier: which of the folder's classifiers is asked.
+        min_side, min_jpeg_quality: below which a picture is inconclusive; see `Rule`.
+
+    Raises:
+        DataError: data that cannot be read, or without real or generated pictures of the split.
+        ModelError: no such classifier, or one that cannot tell the two apart here.
+    """
+    folder, limits = Path(folder), limits or Limits()
+    model = Model.load(folder)
+    fitted = classifiers.load(folder / f"{classifier}.safetensors", model.source)
+    rule = Rule(classifier=classifier, crops=crops)
+    found = Scores([], [], [], [])
+    with TemporaryDirectory(prefix="forgemap-") as scratch:
+        for number, name in enumerate(data):
+            file = Path(scratch) / f"{number}.parquet"
+            tested = embed(model, name, file, split=split, crops=crops, recompress=QUALITIES)
+            scored = score(tested, {classifier: fitted}, rule.aggregation)
+            columns = scored.columns
+            groups = [f"real, {variant}" for variant in columns["variant"]]
+            sources = [str(key) for key in columns["group"]]
+            found.extend(scored.scores[classifier], columns["label"], groups, sources)
+    _add_photos(found, GenerationDetector(model.network, fitted, rule), photos, split)
+    rule = replace(
+        decide(found, rule, split, ", ".join(data), limits),
+        min_side=min_side,
+        min_jpeg_quality=min_jpeg_quality,
+    )
+    _write(folder, rule)
+    return rule
+
+
+def _add_photos(
+    found: Scores, judge: GenerationDetector, photos: Sequence[str], split: str | None
+) -> None:
+    if not photos:
+        return
+    ask: Classifier = judge.classifier
+    for group, source, pixels in untouched_photos(photos, split):
+        views = cut(pixels, judge.embedder.image_size, judge.rule.crops).views
+        raw = aggregate(judge.embed(views), ask.scores, judge.rule.aggregation)
+        found.extend(np.array([raw]), [False], [group], [source])
+
+
+def decide(found: Scores, rule: Rule, split: str | None, origin: str, limits: Limits) -> Rule:
+    """Calibration (Platt's: a logistic regression on the logit) and thresholds."""
+    from sklearn.linear_model import LogisticRegression
+
+    fake = np.array(found.fake)
+    if not fake.any() or fake.all():
+        raise DataError(f"{origin}: {_part(split)} must hold real and generated pictures.")
+    raw = np.clip(np.array(found.raw), 1e-9, 1 - 1e-9)
+    logits = np.log(raw / (1 - raw))
+    platt = LogisticRegression(C=1e6, class_weight="balanced").fit(logits[:, None], fake)
+    scale, shift = float(platt.coef_[0, 0]), float(platt.intercept_[0])
+    if scale <= 0:
+        raise ModelError(
+            f"{origin}: the classifier scores real pictures as high as generated ones; it needs "
+            "more training before thresholds mean anything."
+        )
+    rule = replace(rule, scale=round(scale, 6), shift=round(shift, 6))
+    scores = np.array([rule.score(value) for value in found.raw])
+    real, groups = scores[~fake], [g for g, f in zip(found.group, found.fake, strict=True) if not f]
+    generated_at = min(1.0, worst_quantile(real, groups, limits.alarms))
+    clear_below = min(generated_at, worst_quantile(real, groups, limits.doubts))
+    return replace(
+        rule,
+        generated_at=round(generated_at, 6),
+        clear_below=round(clear_below, 6),
+        calibrated_on=(
+            f"{int(fake.sum())} generated and {int((~fake).sum())} real pictures of "
+            f"{_part(split)}, from {len(set(found.source))} photos; at most {limits.alarms:.0%} of "
+            "the real of any kind reach the threshold."
+        ),
+        real=tuple(round(float(q), 4) for q in np.quantile(real, np.linspace(0, 1, 101))),
+    )
+
+
+def _part(split: str | None) -> str:
+    return "the whole" if split is None else f"the {split} split"
+
+
+def _write(folder: Path, rule: Rule) -> None:
+    """Put the rule into the folder's ``config.json``, atomically."""
+    path = folder / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config["generated"] = rule.to_dict()
+    beside = path.with_suffix(".partial")
+    beside.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    os.replace(beside, path)

@@ -1,0 +1,94 @@
+"""An embedder's thresholds keep what they promise on the pictures that they were chosen on."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from PIL import Image as PILImage
+from typer.testing import CliRunner
+
+from forgemap import classifiers
+from forgemap.cli import app
+from forgemap.errors import DataError, ModelError
+from forgemap.evaluate.calibration import Limits
+from forgemap.evaluate.calibration_generated import Scores, decide
+from forgemap.evaluate.embed import Model, embed
+from forgemap.generated import GenerationDetector, Rule
+from forgemap.image import load_image
+from forgemap.models.checkpoint import save_model
+from forgemap.models.embedder import Embedder
+
+
+def pictures(root: Path, count: int) -> Path:
+    """Noisy photographs, and the same enlarged from half their size as a generator would."""
+    rng = np.random.default_rng(0)
+    for name in ("real", "soft"):
+        (root / name).mkdir(parents=True)
+    for i in range(count):
+        noise = rng.normal(128, 30, (72, 80, 3))
+        soft = cv2.resize(cv2.resize(noise, (40, 36)), (80, 72), interpolation=cv2.INTER_CUBIC)
+        for name, pixels in (("real", noise), ("soft", soft)):
+            pixels = pixels.clip(0, 255).astype(np.uint8)
+            PILImage.fromarray(pixels).save(root / name / f"{i:03d}.png")
+    return root
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """An embedder of random weights and its classifier."""
+    torch.manual_seed(0)
+    network = Embedder(width=24, layers=1, heads=3, mlp=48, image_size=64, stem="spectra").eval()
+    folder = save_model(network, tmp_path / "emb")
+    data = pictures(tmp_path / "train", 20)
+    model = Model.load(folder)
+    found = embed(model, data, tmp_path / "train.parquet", progress=False)
+    fitted = classifiers.fit("linear", found.vectors, found["label"], model.source)
+    classifiers.save(fitted, folder / "linear.safetensors")
+    return folder
+
+
+def test_the_command_writes_a_rule_that_keeps_the_limit(folder, tmp_path):
+    data = pictures(tmp_path / "held", 30)
+    flags = ["--split", "all", "--alarms", "0.2", "--crops", "grid", "--min-side", "0"]
+    done = CliRunner().invoke(app, ["calibrate", str(folder), str(data), *flags])
+    assert done.exit_code == 0, done.output
+    rule = Rule.from_dict(json.loads((folder / "config.json").read_text())["generated"])
+    assert rule.crops == "grid" and rule.calibrated_on and len(rule.real) == 101
+    judge = GenerationDetector.load(folder)
+    assert judge.rule == rule
+    verdicts = {
+        name: [judge.judge(load_image(p)).verdict for p in sorted((data / name).iterdir())]
+        for name in ("real", "soft")
+    }
+    assert verdicts["real"].count("generated") <= 6
+    assert verdicts["soft"].count("generated") > 10
+
+
+def test_a_score_of_one_half_is_as_often_generated_as_real_and_limits_hold():
+    rng = np.random.default_rng(1)
+    fake = np.arange(400) % 2 == 1
+    raw = 1 / (1 + np.exp(-(1.5 * fake + rng.normal(size=400) + 2)))  # far too sure of "generated"
+    groups = ["a" if i % 4 < 2 else "b" for i in range(400)]
+    found = Scores(list(raw), list(fake), groups, [str(i) for i in range(400)])
+    rule = decide(found, Rule(), "val", "here", Limits(alarms=0.05))
+    scores = np.array([rule.score(value) for value in raw])
+    assert scores.mean() == pytest.approx(fake.mean(), abs=1e-3)  # the raw ones' mean is .9
+    near = np.abs(scores - 0.5) < 0.2
+    assert fake[near].mean() == pytest.approx(0.5, abs=0.15)
+    for name in "ab":
+        mine = np.array([g == name for g in groups]) & ~fake
+        assert (scores[mine] >= rule.generated_at).mean() <= 0.05
+    assert rule.clear_below <= rule.generated_at
+
+
+def test_what_cannot_be_calibrated_is_said():
+    with pytest.raises(DataError, match="must hold real and generated"):
+        decide(Scores([0.1], [False], ["a"], ["x"]), Rule(), "val", "here", Limits())
+    upside_down = Scores([0.9, 0.8, 0.2, 0.1], [False, False, True, True], ["a"] * 4, list("wxyz"))
+    with pytest.raises(ModelError, match="needs more training"):
+        decide(upside_down, Rule(), "val", "here", Limits())
