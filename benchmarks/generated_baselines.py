@@ -10,6 +10,7 @@ import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -60,6 +61,14 @@ def thinned(pictures: list[Labelled], most: int, seed: int) -> list[Labelled]:
     return chosen
 
 
+def probe(pictures: Sequence[Labelled]) -> Any:
+    """Logistic regression on the standardised spectra of these pictures."""
+    fitted = make_pipeline(
+        StandardScaler(), LogisticRegression(C=0.1, class_weight="balanced", max_iter=2000)
+    )
+    return fitted.fit(features(pictures), [p.generator != REAL for p in pictures])
+
+
 def aucs(scores: np.ndarray, pictures: Sequence[Labelled]) -> dict[str, float]:
     """AUC of each generator against all real pictures, and of all of them."""
     generators = np.array([p.generator for p in pictures])
@@ -83,11 +92,7 @@ def main() -> None:
     train = [p for folder in given.train for p in read_generated(folder)]
     train = thinned([p for p in train if p.generator not in given.leave_out], given.most, 0)
     test = [p for folder in given.test for p in read_generated(folder)]
-    probe = make_pipeline(
-        StandardScaler(), LogisticRegression(C=0.1, class_weight="balanced", max_iter=2000)
-    )
-    probe.fit(features(train), [p.generator != REAL for p in train])
-    table = {"spectrum": aucs(probe.decision_function(features(test)), test)}
+    table = {"spectrum": aucs(probe(train).decision_function(features(test)), test)}
     if given.default:
         from forgemap.detector import Detector
 
