@@ -38,7 +38,7 @@ ALLOWED = {
     "neighbours": set(),
     "classifiers": {"neighbours"},
     "unpickle": {"classifiers", "neighbours"},
-    "serve": {"__version__", "decode", "detector", "image", "models", "report"},
+    "serve": {"__version__", "decode", "detector", "generated", "image", "models", "report"},
     "client": {"report"},
 }
 

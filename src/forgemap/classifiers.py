@@ -205,7 +205,7 @@ def save(classifier: Classifier, path: str | Path) -> Path:
     Raises:
         ModelError: it cannot be written.
     """
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save as save_bytes
 
     path = Path(path)
     facts = json.dumps({"kind": classifier.kind, "source": asdict(classifier.source)})
@@ -213,7 +213,8 @@ def save(classifier: Classifier, path: str | Path) -> Path:
     beside = path.with_name(path.name + ".partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(arrays, beside, metadata={METADATA: facts})
+        # Not save_file, whose files only their owner can read.
+        beside.write_bytes(save_bytes(arrays, metadata={METADATA: facts}))
         os.replace(beside, path)
     except Exception as error:
         beside.unlink(missing_ok=True)

@@ -12,10 +12,11 @@ import numpy as np
 import torch
 from torch import nn
 
+from . import engines
 from .errors import ImageError, ModelError
 from .generated import GenerationDetector, together
 from .image import DEFAULT_MAX_PIXELS, Image, load_image
-from .models.checkpoint import find_folder, load_model, weights_sha256
+from .models.checkpoint import find_folder
 from .models.ledger import check_weights
 from .report import Report, find_regions
 from .scoring import Decision, features
@@ -93,8 +94,10 @@ class Detector:
         device: str | torch.device = "cpu",
         *,
         windows: Windows | str | None = None,
-        detector: str | Path | None = "default",
+        detector: GenerationDetector | str | Path | None = "default",
         classifier: str | Path | None = None,
+        engine: str = "auto",
+        precision: str = "auto",
     ) -> Detector:
         """Read both models.
 
@@ -104,10 +107,13 @@ class Detector:
             device: where both networks go.
             windows: see the class; "mean", "max", or with scales as in "mean:1,2,4".
             detector: the embedder that answers the second question, and
-            classifier: its classifier; see `GenerationDetector.load`. None: it is not asked.
+            classifier: its classifier; see `GenerationDetector.load`, or what that returned. None:
+                it is not asked.
+            engine, precision: what computes the localizer; see `engines.load`.
 
         Raises:
-            ModelError: no such model, a broken one, or a device that this machine lacks.
+            ModelError: no such model, a broken one, a device that this machine lacks, or an
+                engine that is not installed.
         """
         device = _device(device)
         windows = Windows.parse(windows) if isinstance(windows, str) else windows
@@ -118,19 +124,19 @@ class Detector:
                 "name a model folder with --model, or install the released package."
             )
         folder = find_folder(WEIGHTS / "default" if bundled else model)
-        network, config = load_model(folder, device)
+        loaded = engines.load(folder, engine=engine, precision=precision, device=device)
+        network, config, sha256 = loaded.model, loaded.config, loaded.weights_sha256
         try:
             decision = Decision.from_dict(config.get("decision", {}))
         except ModelError as error:
             raise ModelError(f"{folder / 'config.json'}: {error}") from error
         local = Path(model).is_dir() and not bundled
         name = folder.resolve().name if local else str(model)
-        sha256 = weights_sha256(folder)
         if not local:
             check_weights(name, sha256)
         name = f"{name}@{sha256[:12]}"
-        generation = None
-        if detector is not None and (detector != "default" or (WEIGHTS / "embedder").is_dir()):
+        generation = detector if isinstance(detector, GenerationDetector) else None
+        if isinstance(detector, (str, Path)):
             generation = GenerationDetector.load(detector, device, classifier=classifier)
         return cls(
             network,

@@ -208,6 +208,11 @@ class GenerationDetector:
                 classifier that was fitted on other embeddings.
         """
         bundled = name == "default"
+        if bundled and not (WEIGHTS / "config.json").is_file():
+            raise ModelError(
+                "This installation of Forgemap has no bundled embedder; name one with --detector, "
+                "or install the released package."
+            )
         given = WEIGHTS if bundled else PUBLISHED.get(str(name), name)
         folder = find_folder(given)
         embedder, config = load_embedder(folder, device)

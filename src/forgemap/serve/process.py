@@ -69,7 +69,9 @@ class Worker:
         )
         worker = cls(process, device, settings)
         try:
-            await worker._send({"models": list(settings.model), "device": device}, [])
+            start = {"models": list(settings.model), "device": device}
+            start |= {"detector": settings.detector, "classifier": settings.classifier}
+            await worker._send(start, [])
             assert process.stdout is not None
             said, _ = await frames.read_async(process.stdout)
         except (frames.FrameError, OSError) as error:

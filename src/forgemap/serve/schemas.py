@@ -200,6 +200,9 @@ class Model(BaseModel):
         description="Does it look at native resolution? Otherwise pictures are first resized."
     )
     input_size: int | None = Field(description="Pixels to a side that it sees; null: any.")
+    generation: str | None = Field(
+        description="Embedder and classifier of the second answer; null: it is not asked."
+    )
     devices: list[str] = Field(description="Where it runs.")
     default: bool = Field(description="Is it taken where no model is named?")
     decision: Decision = Field(description="Its thresholds and their calibration.")

@@ -28,6 +28,12 @@ class Settings:
         ("default",),
         "As in `forgemap analyze`; may be repeated, the first is what requests get by default.",
     )
+    detector: str = described(
+        "default",
+        'Which embedder answers "generated as a whole?", as in `forgemap analyze`; "none": not '
+        "asked.",
+    )
+    classifier: str | None = described(None, "Its classifier, as in `forgemap analyze`.")
     device: tuple[str, ...] = described(
         ("cpu",), "cpu, cuda, cuda:1 ...; may be repeated: one worker for each."
     )

@@ -79,11 +79,16 @@ def main() -> None:
 def _load(start: dict[str, Any], answers: BinaryIO) -> dict[str, Detector] | None:
     from ..detector import Detector
     from ..errors import ForgemapError
+    from ..generated import GenerationDetector
 
-    detectors = {}
+    detectors, generation, device = {}, None, start["device"]
     try:
+        if start["detector"] != "none":
+            generation = GenerationDetector.load(
+                start["detector"], device, classifier=start["classifier"]
+            )
         for name in start["models"]:
-            detectors[name] = Detector.load(name, start["device"])
+            detectors[name] = Detector.load(name, device, detector=generation)
     except ForgemapError as error:
         frames.write(answers, {"kind": "failed", "error": str(error)})
         return None
@@ -106,6 +111,7 @@ def _facts(name: str, detector: Detector) -> dict[str, Any]:
         "architecture": str(model.config.get("architecture", "")),
         "native": bool(model.native),
         "input_size": model.preprocess.size,
+        "generation": detector.generation and detector.generation.name,
         "decision": detector.decision.to_dict(),
     }
 
