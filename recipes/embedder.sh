@@ -31,19 +31,19 @@ pictures val val 2 --vary
 pictures test test 3 --vary
 pictures plain-test test 6
 
-train() { # NAME EPOCHS [FLAG...]
+train() { # NAME BATCH EPOCHS [FLAG...]
     "$forgemap" train embedder --data "$out/camera-train" --data "$out/small-train" \
         --held-out "$out/camera-val" --held-out "$out/small-val" \
         --model '{layers: 4, stem: spectra, image_size: 160}' --window 0 --encodings none \
-        --batch 16 --epoch-steps 50 --warmup-epochs 2 --lr 0.0008 --average 0.99 --seed 1 \
+        --batch "$2" --epoch-steps 50 --warmup-epochs 2 --lr 0.0008 --average 0.99 --seed 1 \
         --precision bf16-mixed --accelerator cpu --workers 1 --checkpoint-every 50 \
-        --validate-on 400 --fit-on 800 --epochs "$2" --validate-every 2 --out "$out/run-$1" "${@:3}"
+        --validate-on 400 --fit-on 800 --epochs "$3" --out "$out/run-$1" "${@:4}"
 }
-train all 12
+train all 16 12 --validate-every 2
 for family in "${families[@]}"; do
-    train "without-$family" 4 --leave-out "$family"
+    train "without-$family" 8 5 --validate-every 5 --leave-out "$family"
 done
-train short 4
+train short 8 5 --validate-every 5
 
 "$forgemap" calibrate "$out/run-all/model" "$out/camera-val" "$out/small-val" --photos "$photos"
 for set in test plain-test; do
