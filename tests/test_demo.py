@@ -20,13 +20,23 @@ def examples(tmp_path_factory):
 
 
 def test_every_photograph_comes_with_the_installed_packages(examples):
-    untouched = [example for example in examples if example.mask is None]
+    untouched = [example for example in examples if example.method == "none"]
     assert [example.image.name for example in untouched] == list(demo.PHOTOS)
-    assert all(example.method == "none" for example in untouched)
+    assert all(example.mask is None for example in untouched)
+
+
+def test_generated_pictures_are_the_photographs_as_each_bundled_network_gives_them_back(examples):
+    generated = [example for example in examples if example.generated]
+    assert [e.method for e in generated] == [f"generated: {name}" for name in demo.GENERATORS]
+    photos = {e.photo: load_image(e.image).pixels for e in examples if e.method == "none"}
+    for example in generated:
+        made, photo = load_image(example.image).pixels, photos[example.photo]
+        difference = np.abs(made.astype(int) - photo).mean()
+        assert made.shape == photo.shape and 0.5 < difference < 20
 
 
 def test_masks_mark_what_was_edited(examples):
-    photos = {e.image.stem: load_image(e.image).pixels for e in examples if e.mask is None}
+    photos = {e.image.stem: load_image(e.image).pixels for e in examples if e.method == "none"}
     edited = [example for example in examples if example.mask]
     assert {example.method for example in edited} == set(demo.EDITS)
     for example in edited:
@@ -64,7 +74,7 @@ def test_demo_prints_a_verdict_for_each_picture_and_writes_the_report(
 ):
     monkeypatch.setattr(demo, "PHOTOS", dict(list(demo.PHOTOS.items())[1:3]))
     reports = demo.run(tmp_path / "out", model=str(model_folder))
-    assert len(reports) == 2 * (1 + demo.EDITS_PER_PHOTO)
+    assert len(reports) == 2 * (1 + demo.EDITS_PER_PHOTO) + 2
     printed = capsys.readouterr().out
     for report in reports:
         assert f"{report.score:.3f}" in printed
@@ -73,4 +83,6 @@ def test_demo_prints_a_verdict_for_each_picture_and_writes_the_report(
     page = tmp_path / "out" / "report" / "report.html"
     assert page.is_file()
     assert str(page.resolve()) in printed.replace("\n", "")
-    assert f"of {len(reports) - 2}, mean IoU" in printed
+    assert f"of {2 * demo.EDITS_PER_PHOTO}, mean IoU" in printed
+    assert "judged generated as a whole" in printed
+    assert "…" not in printed  # nothing is cut off in 80 columns
