@@ -494,6 +494,30 @@ def test_two_processes_train_one_model(generated: Path, tmp_path: Path) -> None:
     assert [row["step"] for row in rows] == ["2", "4"], "one process of the two writes the curves"
 
 
+@pytest.mark.distributed
+def test_fsdp_takes_the_steps_of_ddp_and_goes_on_from_it(generated: Path, tmp_path: Path) -> None:
+    """Two processes either way: each has its own negatives, so one alone does other steps."""
+
+    def run(out: Path, strategy: str, epochs: int) -> dict[str, torch.Tensor]:
+        command = [sys.executable, "-m", "forgemap", "train", "embedder", "--data", str(generated)]
+        command += ["--out", str(out), "--model", json.dumps(SMALL), "--batch", "4"]
+        command += ["--epoch-steps", "2", "--epochs", str(epochs), "--workers", "0"]
+        command += ["--warmup-epochs", "0", "--devices", "2", "--accelerator", "cpu"]
+        done = subprocess.run(
+            [*command, "--strategy", strategy, "--validate-every", "0"],
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        return load_file(out / "model/model.safetensors")
+
+    whole = run(tmp_path / "ddp", "ddp", 2)
+    shared = run(tmp_path / "fsdp", "fsdp", 2)
+    assert whole.keys() == shared.keys()
+    for name, tensor in whole.items():
+        assert torch.allclose(tensor, shared[name], atol=2e-5), name
+
+
 def test_opencv_is_as_expected() -> None:
     """`convertScaleAbs` and `addWeighted` clip, they do not wrap around."""
     level = np.full((2, 2, 3), 200, np.uint8)

@@ -156,6 +156,10 @@ class Embedder(nn.Module):
         for parameter in (self.class_token, self.positions):
             nn.init.trunc_normal_(parameter, std=0.02, a=-0.04, b=0.04)
 
+    def residual_blocks(self) -> list[nn.Module]:
+        """The blocks that run whole, in their order: all but the last (see `_class_token`)."""
+        return list(self.blocks)[:-1]
+
     def forward(self, images: Tensor) -> Tensor:
         """images (B, 3, image_size, image_size) -> embeddings (B, width)."""
         patches = self.patches(images).flatten(2).transpose(1, 2)

@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from ..classifiers import Source
 from ..classifiers import save as save_classifier
 from ..data.contrast import PairViews, ViewDataset
-from ..errors import ForgemapError
 from ..models.build import build
 from ..models.checkpoint import save_model
 from ..models.embedder import Embedder
@@ -30,6 +29,7 @@ from .embedder_data import Material, read_material
 from .embedder_validation import Crops, embedded, normalised, validate
 from .history import History
 from .losses import Views, contrastive_loss, gather_rows
+from .processes import distributed, gathered, mean, start
 from .state import RunFolder, WeightAverage, writing
 from .steering import anywhere, interruptible, progress_bar, summary
 
@@ -59,9 +59,8 @@ def train(config: EmbedderConfig, *, progress: bool = True) -> Path:
     fabric = start(config)
     epoch = config.epoch_steps or math.ceil(len(material.pairs) / config.batch)
     steps = config.epochs * epoch
+    model, optimizer = distributed(fabric, network, lambda _: new_optimizer(network, config))
     average = WeightAverage(network, config.average)
-    optimizer = new_optimizer(network, config)
-    model, wrapped = fabric.setup(network, optimizer)
     state = run.restore(network, optimizer, average)
     waited = int(state.schedule.get("waited", 0))
     history = History(run.path, state.step, enabled=fabric.is_global_zero)
@@ -90,7 +89,7 @@ def train(config: EmbedderConfig, *, progress: bool = True) -> Path:
         while not over and not stopping:
             rate = learning_rate(state.step, steps, config.warmup_epochs * epoch, config.lr)
             loss = step(
-                fabric, model, wrapped, prepared(next(stream), network), config, state.step, rate
+                fabric, model, optimizer, prepared(next(stream), network), config, state.step, rate
             )
             average.update(network)
             state.step += 1
@@ -109,7 +108,7 @@ def train(config: EmbedderConfig, *, progress: bool = True) -> Path:
     history.close()
     if not len(material.held):
         with average.applied(network):
-            save(fabric, network, run, config)
+            save(fabric, gathered(fabric, network), run, config)
     if not over:
         console.print(f"Stopped after step {state.step}; the same command goes on from there.")
     return run.model
@@ -140,26 +139,6 @@ def new_optimizer(network: nn.Module, config: EmbedderConfig) -> torch.optim.Ada
         betas=(config.betas[0], config.betas[1]),
         weight_decay=config.weight_decay,
     )
-
-
-def start(config: EmbedderConfig) -> Fabric:
-    """The processes of the run, on their devices."""
-    try:
-        fabric = Fabric(
-            accelerator=config.accelerator,
-            devices=config.devices,
-            strategy="ddp" if config.devices > 1 else "auto",
-            precision=config.precision,  # type: ignore[arg-type]
-        )
-    except Exception as error:  # no such accelerator, fewer devices: one class for each library
-        reason = str(error).strip().splitlines()[0]
-        raise ForgemapError(
-            f"{config.devices} devices ({config.accelerator}) cannot be had here: {reason} Give "
-            "another --devices or --accelerator."
-        ) from error
-    fabric.launch()
-    fabric.seed_everything(config.seed, verbose=False)
-    return fabric
 
 
 def learning_rate(step: int, steps: int, warmup: float, peak: float) -> float:
@@ -195,7 +174,7 @@ def step(
     if config.clip:
         fabric.clip_gradients(model, optimizer, max_norm=config.clip)
     optimizer.step()
-    return float(loss.detach())
+    return mean(fabric, loss)
 
 
 def prepared(batch: PairViews, network: Embedder) -> Tensor:
@@ -235,6 +214,7 @@ def watch(
         for pictures in (material.fit, material.held)
     )
     scores: dict[str, float] = {}
+    network = gathered(fabric, network)
     if fabric.is_global_zero:
         source = Source(run.path.name, network.fingerprint(), network.width)
         scores, classifiers = validate(learned, held, config.classifiers, config.choice, source)

@@ -10,6 +10,7 @@ from ..classifiers import KINDS
 from ..data.contrast import ENCODINGS, FITS, ViewSettings
 from ..errors import ForgemapError
 from .config import described
+from .processes import STRATEGIES
 
 # Baraldi et al. (ECCV 2024, arXiv 2407.20337) and its published code where the paper is silent.
 # Views are cut and never resized, as at inference; the published script can do either.
@@ -88,7 +89,9 @@ class EmbedderConfig:
     seed: int = described(0, "Seed of the weights and of every sample.")
     precision: str = described("32-true", "32-true, or bf16-mixed where the processor has it.")
     accelerator: str = described("auto", "cpu, cuda or auto.")
-    devices: int = described(1, "Devices on this machine.")
+    devices: int = described(1, "Devices on each machine; torchrun's number counts.")
+    nodes: int = described(1, "Machines; start the command on each (see torchrun).")
+    strategy: str = described("auto", f"On several devices: {', '.join(STRATEGIES)}.")
     workers: int = described(1, "Processes that read and transform pictures; 0 = none.")
     # How it is watched.
     classifiers: list[str] = described(
@@ -104,7 +107,7 @@ class EmbedderConfig:
     # What may differ between a run and its continuation.
     FREE: ClassVar[tuple[str, ...]] = (
         *("recipe", "out", "epochs", "workers", "classifiers", "choice", "fit_on", "held_out"),
-        *("validate_on", "validate_every", "patience", "checkpoint_every"),
+        *("validate_on", "validate_every", "patience", "checkpoint_every", "strategy"),
     )
 
     @classmethod
@@ -121,6 +124,7 @@ class EmbedderConfig:
             "choice": tuple(self.classifiers),
             "precision": ("32-true", "bf16-mixed"),
             "accelerator": ("auto", "cpu", "cuda"),
+            "strategy": tuple(STRATEGIES),
         }
         for name, valid in names.items():
             if (value := getattr(self, name)) not in valid:
@@ -132,6 +136,7 @@ class EmbedderConfig:
             fits = len(values) == 2 and 0 < values[0] <= values[1] <= 1
             return fits, "two shares of the area above 0 and at most 1, the smaller first"
 
+        world = self.devices * self.nodes
         rules = {
             "data": (bool(self.data), "name at least one folder"),
             "window": (self.window == 0 or self.window >= 32, "0 or at least 32"),
@@ -140,9 +145,10 @@ class EmbedderConfig:
             "local_area": area(self.local_area),
             "temperature": (self.temperature > 0, "above 0"),
             "devices": (self.devices >= 1, "at least 1"),
+            "nodes": (self.nodes >= 1, "at least 1"),
             "batch": (
-                self.batch >= 2 * self.devices and self.batch % max(1, self.devices) == 0,
-                f"a multiple of the devices ({self.devices}), at least 2 pairs for each",
+                self.batch >= 2 * world and self.batch % max(1, world) == 0,
+                f"a multiple of the devices ({world}), at least 2 pairs for each",
             ),
             "epochs": (self.epochs >= 1, "at least 1"),
             "epoch_steps": (self.epoch_steps >= 0, "at least 0"),
@@ -165,6 +171,8 @@ class EmbedderConfig:
         for name, (holds, wanted) in rules.items():
             if not holds:
                 raise ForgemapError(f"{name} is {getattr(self, name)!r}; it must be {wanted}.")
+        if self.strategy == "fsdp" and self.precision != "32-true":
+            raise ForgemapError("--strategy fsdp needs --precision 32-true.")
 
     def views(self, side: int, qualities: tuple[int, ...]) -> ViewSettings:
         """How pictures become views of ``side`` pixels."""

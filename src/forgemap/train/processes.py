@@ -20,6 +20,8 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from ..errors import ForgemapError
+from ..models.build import build
+from ..models.strict import load_strictly
 
 #: The strategies by name, and what each does.
 STRATEGIES = {
@@ -134,6 +136,19 @@ def whole(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [whole(inner) for inner in value]
     return value
+
+
+def gathered(fabric: Fabric, network: nn.Module) -> Any:
+    """The network with whole tensors, to be saved by the first process; all must call it."""
+    if not sharded(fabric):
+        return network
+    tensors = whole(network.state_dict())
+    if not fabric.is_global_zero:
+        return network
+    made: Any = build(network.config)  # type: ignore[arg-type]
+    made.preprocess = network.preprocess
+    load_strictly(made, tensors, "the shares of the network")
+    return made.eval()
 
 
 def like(value: Tensor, other: Tensor) -> Tensor:
