@@ -1,0 +1,105 @@
+"""bench_process.py: whole processes: what a start costs, and how much memory a large picture takes.
+
+Children are started one by one; their CPU time and peak memory are what the kernel says of them.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from functools import cache
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+from benchmarks.timing import Case
+from forgemap.models.build import build
+from forgemap.models.checkpoint import save_model
+
+LIBRARIES = "import torch, numpy, cv2, PIL.Image"
+LARGE = 10_000  # pixels of a side: 100 megapixels
+#: The picture is made in the process itself: to decode a file of that size is another matter.
+LOOK = """
+from forgemap.detector import Detector
+detector = Detector.load({model!r}, windows={windows!r})
+pixels = np.random.default_rng(0).integers(0, 255, ({side}, {side}, 3), dtype=np.uint8)
+assert detector.analyze(pixels).heat.shape == ({side}, {side})
+"""
+
+
+class Child:
+    """A Python process that is run again and again; remembers its longest and largest run."""
+
+    def __init__(self, *arguments: str) -> None:
+        self.arguments = arguments
+        self.seconds = self.megabytes = 0.0
+
+    def __call__(self) -> None:
+        begin = time.perf_counter()
+        process = subprocess.Popen([sys.executable, *self.arguments], stdout=subprocess.DEVNULL)
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            raise RuntimeError(f"{self.arguments}: exit code {process.returncode}")
+        self.seconds = max(self.seconds, time.perf_counter() - begin)
+        unit = 1 if sys.platform == "darwin" else 1024
+        self.megabytes = max(self.megabytes, usage.ru_maxrss * unit / 1e6)
+
+
+def cases(quick: bool) -> list[Case]:
+    """The start on a small picture; and 100 megapixels through windows of a small CLIP model."""
+    return [_start(rounds=2)] if quick else [_start(rounds=5), _windows()]
+
+
+def _start(rounds: int) -> Case:
+    picture = _folder() / "small.png"
+    Image.new("RGB", (256, 256), (90, 120, 60)).save(picture)
+    ours = Child("-m", "forgemap", "analyze", str(picture), "--no-files")
+    libraries = Child("-c", LIBRARIES)
+    return Case(
+        "forgemap analyze, one small picture / importing its libraries",
+        ours,
+        libraries,
+        libraries,  # reads what is on disk
+        None,
+        rounds=rounds,
+        note=lambda: f"{ours.seconds:.1f} s at worst, {ours.megabytes:.0f} MB",
+    )
+
+
+def _windows() -> Case:
+    def child(windows: str | None) -> Child:
+        return Child("-c", LOOK.format(model=str(_model()), windows=windows, side=LARGE))
+
+    ours, whole = child("mean:4,8"), child(None)
+    return Case(
+        "100 MP, small CLIP, windows mean:4,8 / the whole picture alone",
+        ours,
+        whole,
+        whole,
+        None,
+        rounds=2,
+        note=lambda: f"{ours.megabytes:.0f} MB, alone {whole.megabytes:.0f}",
+    )
+
+
+@cache
+def _folder() -> Path:
+    folder = Path(tempfile.mkdtemp(prefix="forgemap-bench-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
+@cache
+def _model() -> Path:
+    """DeCLIP with a small ViT of random weights."""
+    torch.manual_seed(0)
+    sizes = {"width": 64, "heads": 1, "layers": 2, "layer": "layer1", "channels": [8, 8, 8, 8]}
+    network = build({"architecture": "declip", "backbone": "vit", "decoder": "conv-4", **sizes})
+    return save_model(network, _folder() / "model")
