@@ -15,6 +15,7 @@ SOURCE = Path(__file__).parent.parent / "src" / "forgemap"
 HEAVY = {
     *("transformers", "diffusers", "lightning", "torchvision", "torchmetrics", "tensorboard"),
     *("skimage", "sklearn", "scipy", "matplotlib", "pandas", "yaml"),
+    *("onnx", "onnxruntime", "onnxscript", "openvino", "nncf"),
 }
 
 # Module (or package) -> what of forgemap it may import, besides errors and itself.
@@ -30,8 +31,20 @@ ALLOWED = {
     "scoring": {"pooling"},
     "generated": {"classifiers", "image", "models", "scoring"},
     "detector": {
-        *("generated", "image", "models", "preprocess", "report", "scoring", "tiling", "windows"),
+        *(
+            "engines",
+            "generated",
+            "image",
+            "models",
+            "preprocess",
+            "report",
+            "scoring",
+            "tiling",
+            "windows",
+        ),
     },
+    "engines": {"models", "preprocess"},
+    "export": {"detector", "engines", "image", "models", "scoring"},
     "analysis": {"detector", "image", "report"},
     "encode": set(),
     "data": {"encode", "image", "preprocess"},

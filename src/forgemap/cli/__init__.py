@@ -18,12 +18,15 @@ from .data import data
 from .demo import demo
 from .embed import embed
 from .evaluate import evaluate
+from .export import export
 from .image_level import image_level
 from .matrix import matrix
 from .models import models
 from .report import report
+from .scan import scan
 from .serve import serve
 from .shards import shards
+from .summary import summary
 from .synth import synth
 from .train import LATE, train
 
@@ -45,11 +48,14 @@ app.command()(evaluate)
 app.command()(embed)
 app.command(name="image-level")(image_level)
 app.command()(calibrate)
+app.command()(scan)
+app.command()(summary)
 app.command(context_settings=LATE, add_help_option=False)(serve)
 app.add_typer(report, name="report")
 app.add_typer(shards, name="shards")
 app.add_typer(models, name="models")
 app.command()(convert)
+app.command()(export)
 
 
 @app.command()

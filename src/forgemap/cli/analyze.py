@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import ForgemapError
+from .engine import Engine, Precision
 
 if TYPE_CHECKING:
     from ..report import Report
@@ -68,6 +69,8 @@ def analyze(
         int, typer.Option(min=1, help="Larger pictures are refused before they are decoded.")
     ] = 100_000_000,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...")] = "cpu",
+    engine: Engine = "auto",
+    precision: Precision = "auto",
     windows: Annotated[
         str | None,
         typer.Option(
@@ -107,6 +110,8 @@ def analyze(
         windows=windows,
         detector=None if detector == "none" else detector,
         classifier=classifier,
+        engine=engine,
+        precision=precision,
     )
     page = None
     settings = {

@@ -1,0 +1,303 @@
+"""export.py: `forgemap export`: a model for another engine, proved on pictures before it exists."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from datetime import datetime, timezone
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .detector import WEIGHTS, Detector
+from .engines.exported import Exported, open_export
+from .engines.formats import LADDER, check_format, steps, write_files
+from .engines.fronts import Arrays, Front, cut, traits_of
+from .engines.graph import quiet, write_graph
+from .engines.packed import accelerate
+from .engines.record import EXPORTS, RECORD, Export, Parity
+from .engines.samples import sample_photos
+from .errors import ImageError, ModelError
+from .image import Image, find_images, load_image
+from .models.checkpoint import CARD, CONFIG, find_folder, load_model, weights_sha256
+from .models.embedder import Embedder
+from .models.embedder import cut as crop
+from .models.ledger import sha256_of
+from .scoring import Decision
+
+MOST = 64
+"""Pictures that are compared, unless told otherwise."""
+CALIBRATION = 32
+"""Pictures, at most, whose activations set the ranges of int8."""
+TIMED = 3
+"""Runs that are timed on each side, in turns."""
+
+
+class Made(NamedTuple):
+    """What `export` wrote."""
+
+    folder: Path
+    export: Export
+
+
+def export(
+    model: str | Path = "default",
+    kind: str = "onnx",
+    precision: str = "fp32",
+    *,
+    out: str | Path | None = None,
+    calibrate: str | Path | None = None,
+    limit: int = MOST,
+    say: Callable[[str], None] = lambda line: None,
+) -> Made:
+    """Write a model for another engine, if its answers on pictures are those of torch.
+
+    The folder holds the graph, config.json (with the preprocessing and the thresholds), a card
+    and export.json with the comparison; it appears in one step, or not at all.
+
+    Args:
+        model: as for `Detector.load`, or an embedder's folder.
+        kind: "onnx" or "openvino".
+        precision: "fp32", "bf16" (openvino) or "int8".
+        out: the folder; default: beside the weights, where `--engine auto` finds it.
+        calibrate: a folder of pictures for the comparison and the calibration of int8; default:
+            scikit-image's photographs. Pictures that cannot be read are left out.
+        limit: pictures that are used at most, spread evenly over the folder.
+        say: told what is being done, line by line.
+
+    Raises:
+        ModelError: a library that is missing (its extra is named), a model that cannot be
+            exported, an export that does not match (nothing is left behind), or a folder that
+            cannot be written.
+    """
+    check_format(kind, precision)
+    folder = find_folder(WEIGHTS / "default" if model == "default" else model)
+    if (folder / RECORD).is_file():
+        raise ModelError(f"{folder}: is an export already; name the model that it was made of.")
+    target = Path(out) if out else folder / EXPORTS / f"{kind}-{precision}"
+    _check_target(target)
+    network, config = _load(folder)
+    pictures = _pictures(calibrate, limit)
+    source = f"{calibrate or 'scikit-image'}: {len(pictures)} pictures"
+    partial = target.with_name(f".{target.name}.partial")
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        (partial / "graph").mkdir(parents=True)
+        say("Tracing the model ...")
+        parts = cut(network)
+        graph = partial / "graph" / "model.onnx"
+        write_graph(parts, _example(network), graph)
+        reason = ""
+        for skip in steps(precision):
+            say(f"Writing {kind} in {precision}; left in float32: {LADDER[skip]} ...")
+            files = partial / "files"
+            shutil.rmtree(files, ignore_errors=True)
+            files.mkdir()
+            feeds = _calibration(parts.front, network, pictures)
+            with quiet():
+                write_files(graph, files, kind, precision, parts.front.inputs, feeds, skip)
+            draft = Export(
+                format=kind,
+                precision=precision,
+                weights_sha256=weights_sha256(folder),
+                files={file.name: sha256_of(file) for file in sorted(files.iterdir())},
+                parity=Parity(0, source, float("inf")),
+                speed=1.0,
+                skipped="" if not skip else LADDER[skip],
+                made=_made(),
+                traits=traits_of(network),
+            )
+            stand_in = open_export(files, draft, network.preprocess)
+            checked = pictures
+            if precision == "int8" and len(pictures) >= 8:
+                checked = pictures[1::2]  # others than those that set the ranges
+            say(f"Comparing it with torch on {len(checked)} pictures ...")
+            parity = compare(network, stand_in, config, checked, source)
+            made = Export(**{**_shallow(draft), "parity": parity})
+            reason = parity.misses(precision) or ""
+            if not reason:
+                speed = _speed(network, stand_in, checked)
+                made = Export(**{**_shallow(made), "speed": speed})
+                _finish(files, folder, config, network, made)
+                _replace(files, target)
+                return Made(target, made)
+        raise ModelError(f"{folder}: the {kind} export in {precision} does not match: {reason}.")
+    except OSError as error:
+        raise ModelError(f"{target}: cannot be written ({error.strerror or error}).") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+        if not out and not any(target.parent.glob("*")):
+            shutil.rmtree(target.parent, ignore_errors=True)
+
+
+def compare(
+    network: Any, stand_in: Exported, config: dict[str, Any], pictures: list[Image], source: str
+) -> Parity:
+    """The export's answers beside torch's in float32, picture by picture."""
+    if isinstance(network, Embedder):
+        other: Any = stand_in  # an ExportedEmbedder
+        pairs = [(network.embed(p.pixels)[0], other.embed(p.pixels)[0]) for p in pictures]
+        share = max(float((a - b).abs().max() / a.abs().max()) for a, b in pairs)
+        cosine = min(float(torch.cosine_similarity(a, b, dim=0)) for a, b in pairs)
+        return Parity(len(pairs), source, share, cosine=cosine)
+    decision = Decision.from_dict(config.get("decision", {}))
+    ours, theirs = Detector(stand_in, decision), Detector(network, decision)  # type: ignore[arg-type]
+    difference, overlaps, flips = 0.0, [], 0
+    for picture in pictures:
+        got, expected = ours.predict(picture.pixels), theirs.predict(picture.pixels)
+        apart = float(np.abs(got.heat - expected.heat).max())
+        difference = max(difference, apart if apart == apart else float("inf"))
+        at = decision.mask_threshold
+        both, either = _overlap(got.heat >= at, expected.heat >= at)
+        overlaps.append(both / either if either else 1.0)
+        verdicts = {ours.judge(picture, got).verdict, theirs.judge(picture, expected).verdict}
+        flips += len(verdicts) > 1
+    return Parity(len(pictures), source, difference, float(np.mean(overlaps)), flips)
+
+
+def _overlap(a: np.ndarray, b: np.ndarray) -> tuple[int, int]:
+    return int(np.count_nonzero(a & b)), int(np.count_nonzero(a | b))
+
+
+def _load(folder: Path) -> tuple[Any, dict[str, Any]]:
+    """The torch model and its config.json, of our own folders and of published embedders."""
+    from .models.huggingface import load_embedder
+
+    try:
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        config = None  # `load_model` says it in one sentence
+    if isinstance(config, dict) and "model_type" in config:
+        embedder, _ = load_embedder(folder)
+        return embedder, {"model": embedder.config, "preprocess": embedder.preprocess.to_dict()}
+    return load_model(folder)
+
+
+def _pictures(folder: str | Path | None, limit: int) -> list[Image]:
+    """Real pictures: whole, and for the few samples their quarters too."""
+    if folder is None:
+        images = [load_image(path) for path in sample_photos()]
+        return [part for image in images for part in (image, *_quarters(image))][:limit]
+    files = find_images([Path(folder)]).files
+    wanted = np.unique(np.linspace(0, len(files) - 1, min(limit, len(files))).astype(int))
+    images = []
+    for number in wanted if files else ():
+        try:
+            images.append(load_image(files[number]))
+        except ImageError:
+            continue
+    if not images:
+        raise ModelError(f"{folder}: holds no picture that can be read.")
+    return images
+
+
+def _quarters(image: Image) -> Iterator[Image]:
+    from dataclasses import replace
+
+    height, width = (side // 2 for side in image.pixels.shape[:2])
+    for top in (0, height):
+        for left in (0, width):
+            part = np.ascontiguousarray(image.pixels[top : top + height, left : left + width])
+            yield replace(image, pixels=part)
+
+
+def _example(network: Any) -> Tensor:
+    """What the model is traced with: its own size, or an odd one that fixes nothing."""
+    torch.manual_seed(0)
+    if isinstance(network, Embedder):
+        return torch.randn(2, 3, network.image_size, network.image_size)
+    side = network.preprocess.size
+    return torch.randn(2, 3, side, side) if side else torch.rand(2, 3, 74, 90) * 2 - 1
+
+
+def _images_of(network: Any, picture: Image) -> Tensor:
+    if isinstance(network, Embedder):
+        return network.preprocess(crop(picture.pixels, network.image_size).views[0])
+    pixels = picture.pixels[:1024, :1024] if network.native else picture.pixels
+    images: Tensor = network.preprocess(np.ascontiguousarray(pixels))
+    return images
+
+
+def _calibration(front: Front, network: Any, pictures: list[Image]) -> Iterator[Arrays]:
+    for picture in pictures[::2][:CALIBRATION]:
+        with torch.inference_mode():
+            inputs = front.before(_images_of(network, picture))
+        yield [np.ascontiguousarray(tensor.numpy()) for tensor in inputs]
+
+
+@torch.inference_mode()
+def _speed(network: Any, stand_in: Exported, pictures: list[Image]) -> float:
+    """CPU time of the torch engine in float32, divided by the export's: medians, in turns."""
+    images = _images_of(network, pictures[0])
+    network = accelerate(network, "fp32", torch.device("cpu"))
+    times: dict[Any, list[float]] = {network: [], stand_in: []}
+    for turn in range(TIMED + 1):
+        for model in times:
+            begin = time.process_time()
+            model(images)
+            if turn:  # the first is for warming up
+                times[model].append(time.process_time() - begin)
+    return float(np.median(times[network]) / max(np.median(times[stand_in]), 1e-9))
+
+
+def _made() -> dict[str, Any]:
+    names = ("torch", "onnx", "onnxruntime", "openvino", "nncf")
+    found = {}
+    for name in names:
+        try:
+            found[name] = version(name)
+        except ImportError:
+            continue
+    return {
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "threads": torch.get_num_threads(),
+        **found,
+    }
+
+
+def _finish(files: Path, folder: Path, config: dict[str, Any], network: Any, made: Export) -> None:
+    (files / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    parity = made.parity
+    lines = [
+        f"# {folder.resolve().name}, for {made.format} in {made.precision}",
+        "",
+        f"Written by `forgemap export`; made of the weights {made.weights_sha256[:12]}.",
+        f"Compared with torch in float32 on {parity.pictures} pictures ({parity.source}): largest",
+        f"difference {parity.largest_difference:.2g}"
+        + ("" if parity.mask_iou is None else f", mean mask IoU {parity.mask_iou:.4f}")
+        + ("" if parity.verdict_flips is None else f", {parity.verdict_flips} verdicts differ")
+        + ("" if parity.cosine is None else f", smallest cosine {parity.cosine:.5f}")
+        + ".",
+        f"Left in float32: {made.skipped or 'nothing'}." if made.precision == "int8" else "",
+    ]
+    (files / CARD).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    (files / RECORD).write_text(made.to_json(), encoding="utf-8")
+
+
+def _check_target(target: Path) -> None:
+    if target.is_dir() and any(target.iterdir()) and not (target / RECORD).is_file():
+        raise ModelError(f"{target}: holds something that is no export; give a new folder.")
+    if target.exists() and not target.is_dir():
+        raise ModelError(f"{target}: is a file; give a new folder.")
+
+
+def _replace(files: Path, target: Path) -> None:
+    previous = target.with_name(f".{target.name}.previous")
+    shutil.rmtree(previous, ignore_errors=True)
+    if target.exists():
+        os.rename(target, previous)
+    os.rename(files, target)
+    shutil.rmtree(previous, ignore_errors=True)
+
+
+def _shallow(made: Export) -> dict[str, Any]:
+    return dict(vars(made))
