@@ -118,8 +118,10 @@ class Decoders:
         self._closing = True
         for decoder in self._all:
             decoder.kill()
-        for _ in self._all:  # each comes back once its thread has seen the end
-            self._idle.get().stop()
+        stopped = [self._idle.get() for _ in self._all]  # each comes back when its thread is done
+        for decoder in stopped:
+            decoder.stop()
+            self._idle.put(decoder)  # for threads that wait for one, to hear that it is over
 
 
 class _Died(Exception):

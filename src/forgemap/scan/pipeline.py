@@ -88,15 +88,18 @@ class Pipeline:
         reader = threading.Thread(target=self._read, args=arguments, daemon=True)
         reader.start()
         self._clock = time.monotonic()
+        ended = False
         try:
             yield from self._parts(loaded, judges)
+            ended = True
         finally:
             stopping.set()
             self._budget.open()
             while reader.is_alive():  # it may be waiting for room
                 _drain(loaded)
                 reader.join(0.05)
-            self.decoders.close()
+            if not ended:
+                self.decoders.close()
             fetchers.shutdown(cancel_futures=True)
             judges.shutdown(cancel_futures=True)
 

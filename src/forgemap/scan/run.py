@@ -173,6 +173,8 @@ def _local(
         if isinstance(stop, KeyboardInterrupt) or not written:
             _keep(out, part if not written else None, pipeline.rest())
         raise
+    finally:
+        pipeline.close()
 
 
 def _keep(out: Path, unwritten: Part | None, rest: Part) -> None:
