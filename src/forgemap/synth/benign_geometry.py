@@ -104,7 +104,7 @@ def stitch(pixels: Pixels, mask: Mask, rng: Rng) -> Processed:
     slant, softness = float(rng.uniform(-0.15, 0.15)), float(rng.uniform(0.04, 0.16))
     height, width = mask.shape
     matrix = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), angle, 1.0)
-    matrix[:, 2] += shift
+    matrix[:, 2] = matrix[:, 2] + shift
     flags = cv2.INTER_LINEAR
     there = cv2.warpAffine(
         pixels, matrix, (width, height), flags=flags, borderMode=cv2.BORDER_REFLECT

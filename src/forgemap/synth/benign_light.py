@@ -36,7 +36,8 @@ def denoise(pixels: Pixels, mask: Mask, rng: Rng) -> Processed:
 def grain(pixels: Pixels, mask: Mask, rng: Rng) -> Processed:
     """Film grain: grey noise of 2-10 levels, softened to 0.4-1 pixels, strongest in the middle."""
     level, softness = float(rng.uniform(2, 10)), float(rng.uniform(0.4, 1.0))
-    noise = cv2.GaussianBlur(rng.standard_normal(mask.shape, np.float32), (0, 0), softness)
+    white = rng.standard_normal(mask.shape, np.float32)
+    noise = np.asarray(cv2.GaussianBlur(white, (0, 0), softness), np.float32)
     noise *= level / max(1e-6, float(noise.std()))
     grey = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY).astype(np.float32) / 255
     noise *= 0.4 + 2.4 * grey * (1 - grey)

@@ -20,16 +20,8 @@ from forgemap.image import find_images
 from forgemap.synth.benign import choose
 from forgemap.synth.journal import JOURNAL, open_journal, write_text
 from forgemap.synth.methods import NEED_AUTOENCODER, choose_methods
-from forgemap.synth.worker import (
-    REAL,
-    Photo,
-    Settings,
-    Task,
-    label_of,
-    run_task,
-    set_up,
-    single_thread,
-)
+from forgemap.synth.settings import Photo, Settings, Task
+from forgemap.synth.worker import REAL, label_of, run_task, set_up, single_thread
 
 _Answer = tuple[list[dict[str, Any]], list[str]]  # rows, and a sentence for each failure
 EDITS_PER_TASK = 8  # a photo is decoded once per task; an interruption loses at most this much
