@@ -156,10 +156,16 @@ def find_folder(folder: str | Path) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        files = [CONFIG, WEIGHTS, CARD]
-        return Path(
-            snapshot_download(str(folder), allow_patterns=files, local_files_only=offline())
-        )
+        # Some publish their weights pickled alone; those are read as data (see `strict`).
+        names = [CONFIG, "preprocessor_config.json", CARD, WEIGHTS]
+        names += ["linear.safetensors", "nearest.safetensors", "one-class.safetensors"]
+        for files in (names, [*names, "pytorch_model.bin"]):
+            found = Path(
+                snapshot_download(str(folder), allow_patterns=files, local_files_only=offline())
+            )
+            if (found / WEIGHTS).is_file():
+                break
+        return found
     except Exception as error:  # offline, unknown, private: many classes, one remedy
         reason = str(error).strip().split("\n")[0]
         raise ModelError(
