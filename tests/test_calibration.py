@@ -46,6 +46,7 @@ def test_calibration_is_written_into_the_model_and_used(tmp_path: Path, model_fo
     assert Detector.load(model).decision == decision
     assert "8" not in decision.calibrated_on.split("from")[0]  # 4 edited and 4 untouched
     assert "4 edited and 4 untouched" in decision.calibrated_on
+    assert Limits().flagged <= decision.doubt_area <= 1
     assert len(decision.untouched) == 101 and list(decision.untouched) == sorted(decision.untouched)
 
 

@@ -95,6 +95,20 @@ def test_small_picture_is_inconclusive_whatever_its_score():
     assert judge(decision, 0.99, width=64).verdict == "manipulated"
 
 
+def test_a_picture_of_which_much_is_marked_is_never_cleared():
+    """The score may weigh other statistics; a marked region that it overlooks is still said."""
+    decision = Decision(
+        doubt_area=0.02, manipulated_at=0.7, clear_below=0.4, calibrated_on="a test"
+    )
+    small, large = heat_with_square(side=16), heat_with_square(side=64)
+    for heat, verdict in ((small, "no sign of editing"), (large, "inconclusive")):
+        judged = decision.judge(features(heat, None), width=300, height=200)
+        assert judged.score < 0.4 and judged.verdict == verdict
+    # A threshold that somebody sets for the mask does not change the verdict.
+    judged = decision.judge(features(small, None), width=300, height=200, area=0.9)
+    assert judged.verdict == "no sign of editing"
+
+
 def test_low_quality_jpeg_is_inconclusive_only_when_nothing_is_found():
     decision = Decision(min_jpeg_quality=60, calibrated_on="a test")
     assert judge(decision, 0.1, jpeg_quality=40).verdict == "inconclusive"
@@ -137,6 +151,7 @@ def test_decision_survives_json():
         ({"bias": True}, "bias"),
         ({"bias": float("nan")}, "bias"),
         ({"manipulated_at": 0.2}, "clear_below <= manipulated_at"),
+        ({"doubt_area": 1.5}, "doubt_area must lie in 0..1"),
         ({"mask_threshold": 1.0}, "mask_threshold"),
         ({"calibrated_on": None}, "calibrated_on"),
         ({"untouched": ["0.1"]}, "untouched"),

@@ -52,6 +52,8 @@ class Decision:
     min_side: int = 0
     #: JPEGs of a lower estimated quality in which nothing is found are inconclusive.
     min_jpeg_quality: int = 0
+    #: Pictures of which a larger share is marked are never cleared, whatever their score.
+    doubt_area: float = 1.0
     #: One sentence on the pictures that the thresholds were chosen on; empty = not calibrated.
     calibrated_on: str = ""
     #: Scores that 0, 1 ... 100 % of the untouched among them stay below; empty = not known.
@@ -81,6 +83,8 @@ class Decision:
             )
         if any(a > b for a, b in zip(self.untouched, self.untouched[1:], strict=False)):
             raise ModelError("decision: the scores of untouched must rise.")
+        if not 0 <= self.doubt_area <= 1:
+            raise ModelError(f"decision: doubt_area must lie in 0..1, not {self.doubt_area}.")
         numbers = (*self.weights, *self.untouched, self.bias, self.mask_scale, self.mask_shift)
         if not all(math.isfinite(n) for n in numbers):
             raise ModelError(
@@ -146,6 +150,13 @@ class Decision:
             reason = (
                 f"The score {score:.3f} lies between {self.clear_below:.3f} (no sign of editing) "
                 f"and {self.manipulated_at:.3f} (manipulated), and {marked}"
+            )
+        elif values["area"] > self.doubt_area:  # by the model's own threshold
+            verdict = "inconclusive"
+            reason = (
+                f"The score {score:.3f} stays below {self.clear_below:.3f}, but the share of the "
+                f"picture that looks edited, {_percent(values['area'])}, is above the "
+                f"{_percent(self.doubt_area)} that untouched pictures have at most"
             )
         elif jpeg_quality is not None and jpeg_quality < self.min_jpeg_quality:
             verdict = "inconclusive"

@@ -233,6 +233,9 @@ def decide(
     table = np.array([[v[name] for name in names] for v in values])
     weights, bias, scores = fit_score(table, edited, [o.source for o in observations])
     plain = [o.group for o in observations if not o.edited]
+    place = int(np.flatnonzero(shift == SHIFTS)[0])
+    areas = np.array([o.flagged[place] for o in observations if not o.edited])
+    doubt_area = min(1.0, max(limits.flagged, worst_quantile(areas, plain, limits.alarms)))
     manipulated_at = min(1.0, worst_quantile(scores[~edited], plain, limits.alarms))
     clear_below = min(manipulated_at, worst_quantile(scores[~edited], plain, limits.doubts))
     return Decision(
@@ -242,6 +245,7 @@ def decide(
         manipulated_at=round(manipulated_at, 6),
         clear_below=round(clear_below, 6),
         mask_shift=shift,
+        doubt_area=round(doubt_area, 6),
         calibrated_on=(
             f"{int(edited.sum())} edited and {int((~edited).sum())} untouched pictures of the "
             f"{split} split, from {len({o.source for o in observations})} photos; at most "

@@ -89,6 +89,9 @@ class Decision(BaseModel):
     min_jpeg_quality: int = Field(
         description="JPEGs below this estimated quality in which nothing is found are inconclusive."
     )
+    doubt_area: float = Field(
+        description="Pictures of which a larger share is marked are never cleared."
+    )
     calibrated_on: str = Field(
         description="The pictures that the thresholds were chosen on; empty: not calibrated."
     )
@@ -307,7 +310,8 @@ class Problem(BaseModel):
 
 def decision_of(values: Mapping[str, Any]) -> dict[str, Any]:
     """The entries of `Decision` from those of `forgemap.scoring.Decision.to_dict`."""
-    names = ("manipulated_at", "clear_below", "mask_threshold", "min_side", "min_jpeg_quality")
+    names = ("manipulated_at", "clear_below", "mask_threshold", "min_side")
+    names += ("min_jpeg_quality", "doubt_area")
     basis = str(values["calibrated_on"])
     meaning = (
         f"Scores from {values['manipulated_at']:.3f} on are judged manipulated, scores below "
