@@ -14,6 +14,7 @@ from torch import nn
 
 from forgemap.models.output import LocalizerOutput
 from forgemap.preprocess import CLIP, NATIVE
+from forgemap.scoring import Decision, features
 from forgemap.tiling import localize, ramps, split
 
 from .conftest import picture
@@ -129,3 +130,25 @@ def test_fixed_size_answer_lies_where_the_picture_says():
     pixels[:, 250:, 0] = 255
     mask = localize(FixedNet(), pixels).mask
     assert mask[:, :200].max() < 0 < mask[:, 300:].min()
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    height=st.integers(200, 420),
+    width=st.integers(200, 420),
+    tile=st.integers(14, 24),
+    ramp=st.integers(1, 4),
+    seed=st.integers(0, 1000),
+)
+def test_where_tiles_are_cut_does_not_move_the_verdict(height, width, tile, ramp, seed):
+    network, decision = SmallNet().eval(), Decision(("logit_peak32", "evidence_top"), (1.0, 1.0))
+    pixels = picture(height, width, seed)
+    judged = []
+    for cut in ({"tile": 2048}, {"tile": 16 * tile, "ramp": 16 * ramp}):
+        mask, evidence = localize(network, pixels, **cut)
+        values = features(decision.heat(mask), evidence)
+        judged.append(decision.judge(values, width=width, height=height))
+    whole, tiled = judged
+    assert tiled.score == pytest.approx(whole.score, abs=1e-3)
+    if abs(whole.score - 0.5) > 1e-3:
+        assert tiled.verdict == whole.verdict
