@@ -148,6 +148,16 @@ def map_pixels(page) -> int:
     )
 
 
+def is_whole(page) -> bool:
+    """Does the picture lie within its stage, and reach two of its borders?"""
+    picture, stage = (
+        page.locator(f"#canvas-right {what}").bounding_box()
+        for what in ("canvas.layer", ".openseadragon-canvas")
+    )
+    spare = [stage[side] - picture[side] for side in ("width", "height")]
+    return min(spare) > -2 and min(map(abs, spare)) < 3
+
+
 def saved(page, button: str, folder: Path) -> Path:
     with page.expect_download() as download:
         page.click(button)
@@ -219,14 +229,17 @@ def test_the_picture_is_compared_zoomed_and_steered_by_keys(page, edited) -> Non
     judged(page)
     stages = page.locator("#stages figure:visible")
     assert stages.count() == 1
+    until(lambda: is_whole(page))
     page.click("[data-compare=side]")
     page.wait_for_selector("#canvas-left .openseadragon-canvas")
     assert stages.count() == 2
+    until(lambda: is_whole(page))
     page.click("[data-compare=blink]")
     opacity = "document.querySelector('#canvas-right canvas.layer').style.opacity"
     for shown in ("0", "0.8", "0"):
         page.wait_for_function(f"() => {opacity} === '{shown}'")
     page.click("[data-compare=overlay]")
+    until(lambda: is_whole(page))
     page.locator("#opacity").fill("30")
     assert page.evaluate(opacity) == "0.3"
 
@@ -304,6 +317,10 @@ def test_a_dead_server_is_explained(browser, tmp_path, edited) -> None:
     page.wait_for_selector("#trouble:not([hidden])")
     assert "The server does not answer" in page.inner_text("#trouble")
     assert "does not answer" in page.inner_text("#reason")
+    with running(tmp_path / "again", "--port", process.port):  # the last --port counts
+        page.click("#again")
+        judged(page, "found")
+        assert page.locator("#trouble").is_hidden() and page.locator("#again").is_hidden()
     page.close()
 
 

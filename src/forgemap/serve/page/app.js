@@ -1,13 +1,15 @@
 // app.js: the page: pictures come in, are judged by the server, and one of them is shown.
 
-import { analyze, analyzeMany, blobOf, models, onLogin, report } from "./api.js";
+import { analyze, analyzeMany, blobOf, models, onLogin } from "./api.js";
 import { badge, showCards, showRegions, showVerdict } from "./details.js";
-import { $, download, el, say } from "./dom.js";
+import { $, el, say } from "./dom.js";
+import { isOwn, onExports } from "./exports.js";
 import { levelsOf, pathOf, regionsAt } from "./heat.js";
+import { batches, onFiles, optionsOf } from "./intake.js";
 import { Viewer, ramp } from "./viewer.js";
 import { bytes, explain, looks } from "./words.js";
 
-const items = []; // {file, name, url, status, result, error, levels, threshold, results}
+const items = []; // {file, name, url, status, result, model, levels, threshold, results}
 let current = null;
 let server = null; // what GET /v1/models says
 let serial = 0;
@@ -49,14 +51,12 @@ onLogin(async (again) => {
   return dialog.returnValue === "ok" ? $("token").value : null;
 });
 
-const modelOf = (item) => server?.models.find((model) => model.id === item.result?.model);
-
 // ---- pictures come in ---------------------------------------------------------------------------
 
 async function add(files) {
   files = [...files];
   if (!files.length) return;
-  clearTrouble();
+  trouble("");
   if (!server && !(await connect())) return;
   const { limits } = server;
   const fresh = files.map((file) => ({
@@ -81,37 +81,23 @@ async function add(files) {
   list();
   select(fresh[0]);
   say(fresh.length === 1 ? `Judging ${fresh[0].name}` : `Judging ${fresh.length} pictures`);
-  const good = fresh.filter((item) => item.status === "waiting");
-  for (const batch of batches(good, limits)) await judge(batch);
+  await judgeAll(fresh.filter((item) => item.status === "waiting"));
   const failed = fresh.filter((item) => item.status === "failed").length;
   if (fresh.length > 1) say(`${fresh.length - failed} pictures judged${failed ? `, ${failed} could not be` : ""}`);
 }
 
-/** Jobs that respect the server's limits; a single picture stays alone. */
-function batches(pictures, limits) {
-  const groups = [[]];
-  let size = 0;
-  for (const item of pictures) {
-    const group = groups.at(-1);
-    if (group.length && (group.length >= limits.pictures_per_request || size + item.file.size > 0.95 * limits.max_job_body)) {
-      groups.push([item]);
-      size = item.file.size;
-    } else {
-      group.push(item);
-      size += item.file.size;
-    }
-  }
-  return groups.filter((group) => group.length);
+async function judgeAll(pictures) {
+  for (const batch of batches(pictures, server.limits)) await judge(batch);
 }
 
-// What most browsers cannot draw: the server's decoded copy is asked for.
-const foreign = (item) => /\.(tiff?|hei[cf]|hif)$/i.test(item.name) || /hei[cf]|tiff/.test(item.file.type);
-
-const options = (pictures, outputs, extra = {}) => ({
-  model: $("model").value,
-  outputs: pictures.some(foreign) ? `${outputs},picture` : outputs,
-  ...extra,
-});
+/** Judges again what no server answered. */
+async function tryAgain() {
+  const left = items.filter((item) => item.again);
+  trouble("");
+  for (const item of left) Object.assign(item, { status: "waiting", again: false, result: undefined });
+  $("work").focus(); // the button goes away
+  await judgeAll(left);
+}
 
 async function judge(batch) {
   for (const item of batch) item.status = "working";
@@ -119,10 +105,10 @@ async function judge(batch) {
   refresh();
   try {
     if (batch.length === 1) {
-      await done(batch[0], await analyze(batch[0].file, options(batch, "heatmap,mask,overlay")));
+      await done(batch[0], await analyze(batch[0].file, optionsOf(batch, "heatmap,mask,overlay")));
       return;
     }
-    await analyzeMany(batch.map((item) => item.file), options(batch, "heatmap"), (job) => {
+    await analyzeMany(batch.map((item) => item.file), optionsOf(batch, "heatmap"), (job) => {
       job.pictures.forEach((picture, index) => {
         const item = batch[index];
         if (picture.result && !item.result) done(item, picture.result);
@@ -130,9 +116,10 @@ async function judge(batch) {
       });
       list();
     });
-    for (const item of batch) if (!item.result) fail(item, "The server stopped before it came to this picture: send it again.");
+    for (const item of batch) if (!item.result) fail(item, "The server stopped before it came to this picture: send it again.", true);
   } catch (error) {
-    for (const item of batch) if (!item.result) fail(item, explain(error), error.name === "TypeError");
+    const passing = error.name === "TypeError" || error.status === 429 || error.status >= 500;
+    for (const item of batch) if (!item.result) fail(item, explain(error), passing);
     trouble(explain(error));
   }
   list();
@@ -141,6 +128,7 @@ async function judge(batch) {
 
 function done(item, result) {
   item.result = result;
+  item.model = server?.models.find((model) => model.id === result.model);
   item.status = result.error ? "failed" : "done";
   item.threshold = result.threshold;
   item.results.set(result.threshold, result);
@@ -208,13 +196,14 @@ function refresh() {
 async function show(item) {
   showVerdict(item);
   const judged = item.status === "done";
+  $("again").hidden = !item.again;
   $("side").hidden = $("below").hidden = !judged;
   $("waiting").hidden = Boolean(item.result);
   $("waiting-text").textContent = item.status === "waiting" ? "Waiting for its turn" : "Looking at every pixel …";
   $("viewer").hidden = !judged;
   if (!judged) return;
   const { result } = item;
-  showCards(item, modelOf(item));
+  showCards(item, item.model);
   $("export-note").textContent = "";
   try {
     item.levels ??= await levelsOf(await output(item, "heatmap"));
@@ -252,12 +241,9 @@ async function output(item, name) {
   } catch (error) {
     if (error.status !== 404) throw error;
   }
-  const extra = { model: modelOf(item)?.name, delivery: "inline", outputs: name };
-  return blobOf((await analyze(item.file, options([], name, extra)))[name]);
+  const extra = { model: item.model?.name, delivery: "inline", outputs: name };
+  return blobOf((await analyze(item.file, optionsOf([], name, extra)))[name]);
 }
-
-/** Is the threshold that is set the one that the server drew its regions with? */
-const isOwn = (item) => Math.abs(item.threshold - item.result.threshold) < 0.005;
 
 /** Redraws map, outlines and the list of regions for a threshold. */
 function threshold(value) {
@@ -345,114 +331,18 @@ $("stages").addEventListener("keydown", (event) => {
   action();
 }, true);
 
-// ---- export -------------------------------------------------------------------------------------
+// ---- the rest -----------------------------------------------------------------------------------
 
-/** The server's result for the threshold that is set now, judged again where it must be. */
-async function exported(item, kind, again) {
-  const own = isOwn(item);
-  const key = own ? item.result.threshold : item.threshold.toFixed(2);
-  const known = item.results.get(key);
-  const enough = known && (kind === "json" || (kind === "report" ? known.result : known[kind]));
-  if (again || !enough) {
-    const extra = { model: modelOf(item)?.name, ...(own ? {} : { threshold: key }) };
-    item.results.set(key, await analyze(item.file, options([], "heatmap,mask,overlay", extra)));
-  }
-  return item.results.get(key);
-}
-
-const stem = (name) => name.replace(/\.[^.]+$/, "");
-
-/** A result without what only this server can resolve. */
-function plain(result) {
-  const own = ["mask", "heatmap", "overlay", "picture", "result", "expires"];
-  return Object.fromEntries(Object.entries(result).filter(([name]) => !own.includes(name)));
-}
-
-async function fileOf(pictures, kind, again) {
-  const results = [];
-  for (const item of pictures) results.push(await exported(item, kind, again));
-  if (kind === "report") return report(results.map((r) => r.result), "Forgemap report");
-  if (kind === "json") {
-    return new Blob([JSON.stringify(results.map(plain), null, 1)], { type: "application/json" });
-  }
-  return blobOf(results[0][kind]);
-}
-
-/** Makes a file and saves it; the server may have forgotten results, which are then made again. */
-async function exporting(pictures, kind, name) {
-  const blob = await fileOf(pictures, kind, false).catch((error) => {
-    if (error.status !== 404) throw error;
-    return fileOf(pictures, kind, true);
-  });
-  download(blob, name);
-  say(`${name} is ready`);
-}
-
-function onExport(button, pictures, kind, name) {
-  button.addEventListener("click", async () => {
-    clearTrouble();
-    button.ariaBusy = "true";
-    button.disabled = true;
-    try {
-      await exporting(pictures(), kind, name());
-    } catch (error) {
-      trouble(explain(error));
-    } finally {
-      button.disabled = false;
-      button.ariaBusy = "false";
-    }
-  });
-}
-
-const endings = { report: "report.html", json: "json" };
-for (const button of document.querySelectorAll("[data-export]")) {
-  const kind = button.dataset.export;
-  onExport(button, () => [current], kind, () => `${stem(current.name)}.${endings[kind] ?? `${kind}.png`}`);
-}
-const finished = () => items.filter((item) => item.status === "done");
-onExport($("batch-report"), finished, "report", () => "report.html");
-onExport($("batch-json"), finished, "json", () => "report.json");
-
-// ---- troubles, drop, paste, choose --------------------------------------------------------------
-
+/** Shows what went wrong; "" takes it away. */
 function trouble(sentence) {
   $("trouble-text").textContent = sentence;
-  $("trouble").hidden = false;
+  $("trouble").hidden = !sentence;
 }
 
-function clearTrouble() {
-  $("trouble").hidden = true;
-}
-
-$("trouble-close").addEventListener("click", clearTrouble);
+$("trouble-close").addEventListener("click", () => trouble(""));
 $("about-open").addEventListener("click", () => $("about").showModal());
-$("files").addEventListener("change", () => {
-  const files = [...$("files").files];
-  $("files").value = ""; // so that the same file can be chosen again
-  add(files);
-});
-addEventListener("paste", (event) => {
-  const files = [...(event.clipboardData?.files ?? [])];
-  if (files.length) {
-    event.preventDefault();
-    add(files);
-  }
-});
-const carriesFiles = (event) => event.dataTransfer?.types.includes("Files");
-addEventListener("dragover", (event) => {
-  if (!carriesFiles(event)) return;
-  event.preventDefault();
-  $("veil").hidden = false;
-});
-addEventListener("dragleave", (event) => {
-  if (!event.relatedTarget) $("veil").hidden = true;
-});
-addEventListener("drop", (event) => {
-  $("veil").hidden = true;
-  if (!carriesFiles(event)) return;
-  event.preventDefault();
-  add(event.dataTransfer.files);
-});
-
+$("again").addEventListener("click", tryAgain);
+onFiles(add);
+onExports({ current: () => current, finished: () => items.filter((item) => item.status === "done"), trouble });
 $("ramp").style.backgroundImage = ramp;
 connect();

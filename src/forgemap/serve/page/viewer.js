@@ -33,6 +33,15 @@ class Stage {
     this.lines = document.createElementNS(SVG, "svg");
     this.lines.setAttribute("class", "layer lines");
     this.lines.setAttribute("aria-hidden", "true");
+    // The whole picture stays in view when the view changes its size, until someone moves it.
+    this.fitted = true;
+    for (const event of ["canvas-drag", "canvas-scroll", "canvas-pinch", "canvas-double-click"]) {
+      this.view.addHandler(event, () => (this.fitted = false));
+    }
+    this.view.addHandler("canvas-key", (event) => (this.fitted = event.originalEvent.key === "0"));
+    this.view.addHandler("resize", () => {
+      requestAnimationFrame(() => this.fitted && this.view.viewport?.goHome(true));
+    });
     // Pixels are what an analyst wants to see: no smoothing once they are large.
     this.view.addHandler("zoom", () => {
       const item = this.view.world.getItemAt(0);
@@ -46,6 +55,7 @@ class Stage {
   open(url, width, height) {
     this.lines.setAttribute("viewBox", `0 0 ${width} ${height}`);
     this.tags = [];
+    this.fitted = true;
     return new Promise((done, failed) => {
       this.view.addOnceHandler("open", () => {
         const location = new OpenSeadragon.Rect(0, 0, 1, height / width);
@@ -97,6 +107,7 @@ export class Viewer {
     this.opacity = 0.8;
     this.outlines = true;
     this.leading = null;
+    left.closest("figure").hidden = true; // before the right one is measured
   }
 
   _stage(side, label) {
@@ -184,21 +195,25 @@ export class Viewer {
     const other = leader === this.right ? this.left : this.right;
     if (this.compare !== "side" || this.leading || !other?.view.world.getItemCount()) return;
     this.leading = leader;
+    other.fitted = leader.fitted;
     other.view.viewport.zoomTo(leader.view.viewport.getZoom(), null);
     other.view.viewport.panTo(leader.view.viewport.getCenter());
     this.leading = null;
   }
 
   zoomBy(factor) {
+    this.right.fitted = false;
     this.right.view.viewport.zoomBy(factor).applyConstraints();
   }
 
   fit() {
+    this.right.fitted = true;
     this.right.view.viewport.goHome();
   }
 
   full() {
     const { viewport, world } = this.right.view;
+    this.right.fitted = false;
     viewport.zoomTo(world.getItemAt(0).imageToViewportZoom(1 / devicePixelRatio)).applyConstraints();
   }
 
@@ -209,6 +224,7 @@ export class Viewer {
     const box = new OpenSeadragon.Rect(
       x0 - margin, y0 - margin, x1 - x0 + 2 * margin, y1 - y0 + 2 * margin,
     );
+    this.right.fitted = false;
     this.right.view.viewport.fitBoundsWithConstraints(box);
     this.right.highlight(index);
   }
