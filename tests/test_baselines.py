@@ -13,6 +13,7 @@ from benchmarks import fooling
 from benchmarks.baselines import BASELINES
 from benchmarks.baselines.__main__ import main, run
 from benchmarks.baselines.judge import THRESHOLDS, fit, iou_at, stretch
+from benchmarks.into_docs import main as into_docs
 from skimage.data import astronaut
 
 from forgemap.data.records import read_manifest
@@ -197,3 +198,25 @@ def test_the_tables_count_what_was_found_before() -> None:
     line = fooling.table(rows).splitlines()[-1].split(" | ")
     assert line[0] == "| jpeg" and line[1] == "2" and line[2].startswith("0.50 ")
     assert line[5] == "1" and line[6].startswith("1.00 ")
+
+
+def test_a_table_goes_between_its_marks_and_nothing_else_changes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page, made = tmp_path / "page.md", tmp_path / "made.md"
+    page.write_text("# Page\n<!-- begin a -->\nold\n<!-- end a -->\nrest\n")
+    made.write_text("# Its own title\n\n| new |\n")
+    for _ in range(2):
+        assert into_docs([str(page), f"a={made}"]) == 0
+        assert page.read_text() == "# Page\n<!-- begin a -->\n| new |\n<!-- end a -->\nrest\n"
+    before = page.read_text()
+    assert into_docs([str(page), f"a={made}", f"b={made}"]) == 2
+    assert "begin b" in capsys.readouterr().err
+    assert page.read_text() == before and not [*tmp_path.glob("*.part")]
+    docs = Path(__file__).parent.parent / "docs" / "experiments"
+    for name, marks in {
+        "robustness": ("robustness", "fooling"),
+        "baselines": ("baselines",),
+    }.items():
+        text = (docs / f"{name}.md").read_text()
+        assert all(text.count(f"<!-- begin {mark} -->\n") == 1 for mark in marks)

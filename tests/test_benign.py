@@ -10,7 +10,9 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
+from forgemap.cli import app
 from forgemap.data.records import read_manifest, write_manifest
 from forgemap.errors import DataError
 from forgemap.image import EXTENSIONS, load_image
@@ -191,3 +193,14 @@ def test_bad_settings_are_refused(
     assert not (tmp_path / "out").exists()
     with pytest.raises(DataError, match="Unknown processing 'sepia'"):
         process("sepia", PHOTO, rng())
+
+
+def test_the_command_takes_the_share_and_the_kinds(scenes: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    flags = ["--out", str(out), "--methods", "copy_move", "--untouched"]
+    flags += ["--benign", "1", "--processing", "crop,web"]
+    ended = CliRunner().invoke(app, ["synth", str(scenes), *flags])
+    assert ended.exit_code == 0, ended.output
+    kinds = {r.benign for r in read_manifest(out)}
+    assert kinds <= {f"{one}+{two}" for one in ("crop", "web") for two in ("crop", "web")}
+    assert len(kinds) > 1

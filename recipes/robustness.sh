@@ -1,0 +1,32 @@
+#!/usr/bin/env bash
+# The figures of docs/experiments/robustness.md and baselines.md, made anew. Resumable, like its parts.
+#
+#   recipes/robustness.sh PHOTOS AUTOENCODER OUT [MODEL]
+#
+# PHOTOS, AUTOENCODER: as for default.sh. LIMIT=n in the environment sets how many pictures are
+# measured (default 100; each variant of --robustness is one pass over them, there are seventy), and
+# PARTS the parts of --robustness (default: all). A finished step is not repeated: to measure another
+# model or other pictures, give another OUT.
+set -euo pipefail
+photos=$1 autoencoder=$2 out=$3 model=${4:-default}
+limit=${LIMIT:-100} parts=${PARTS:-} hostile=${HOSTILE:-24}
+forgemap=${FORGEMAP:-.venv/bin/forgemap} python=${PYTHON:-.venv/bin/python}
+export OMP_NUM_THREADS=1
+
+methods=splice,splice_poisson,copy_move,inpaint_telea,inpaint_ns,inpaint_exemplar
+methods+=,autoencoder_paste,latent_edit,resample,blur,noise,jpeg_region
+for split in val test; do
+    "$forgemap" synth "$photos" --crop 512 --untouched --autoencoder "$autoencoder" --per-photo 1 \
+        --methods "$methods" --seed 4 --split "$split" --out "$out/$split"
+done
+
+"$forgemap" evaluate "$model" "$out/test" --robustness --parts "$parts" --limit "$limit" \
+    --out "$out/robustness"
+"$python" -m benchmarks.baselines "$out/test" --val "$out/val" --model "$model" --limit "$limit" \
+    --out "$out/baselines"
+"$python" -m benchmarks.fooling "$out/test" --model "$model" --limit "$hostile" --out "$out/fooling"
+
+"$python" -m benchmarks.into_docs docs/experiments/robustness.md \
+    "robustness=$out/robustness/robustness.md" "fooling=$out/fooling/fooling.md"
+"$python" -m benchmarks.into_docs docs/experiments/baselines.md "baselines=$out/baselines/baselines.md"
+cp "$out"/robustness/{flips,benign}.png docs/experiments/
