@@ -25,6 +25,7 @@ from forgemap.evaluate.metrics import (
     pixel_auc,
     scored_regions,
 )
+from forgemap.evaluate.ranking import TWO_PASSES, _sort
 
 
 def golden_files() -> list[Path]:
@@ -320,3 +321,11 @@ def test_weights_count_like_repeated_pictures(seed):
 def test_broken_scores_are_refused(scores, labels):
     with pytest.raises(DataError):
         detection_metrics(scores, labels)
+
+
+@pytest.mark.parametrize("size", [1, 2, 4095, TWO_PASSES, TWO_PASSES + 1])
+def test_keys_are_sorted_whatever_their_number_and_range(size):
+    rng = np.random.default_rng(size)
+    for highest in (1, 2**10, 2**32):
+        keys = rng.integers(0, highest, size, np.uint32)
+        assert np.array_equal(_sort(keys.copy()), np.sort(keys))

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 Counts = NDArray[np.intp]
 
 ERODE, DILATE = 15, 11  # sides in pixels of the squares of TruFor's rule
+TWO_PASSES = 512 * 512  # up to as many keys fit the cache together with the buckets of two passes
 
 # A sorted pixel is one 32-bit key: 30 bits of its probability (the bits of a float32 in [0, 1] are
 # ordered as the numbers are, and the highest two are 0), then 2 bits that say in which of these
@@ -135,7 +136,7 @@ class Ranking(NamedTuple):
 
 
 def _sort(keys: NDArray[np.uint32]) -> NDArray[np.uint32]:
-    """The keys sorted (the argument is used up): a radix sort of three stable counting passes.
+    """The keys sorted (the argument is used up): a radix sort of two or three counting passes.
 
     Transposing a sparse row with one column per bucket *is* a counting pass, and it is compiled.
     np.sort takes 2-4 times as long where AVX-512's compressed stores are slow (AMD's Zen 4).
@@ -144,10 +145,11 @@ def _sort(keys: NDArray[np.uint32]) -> NDArray[np.uint32]:
 
     lowest = keys.min()
     keys -= lowest
-    bits = -(-int(keys.max()).bit_length() // 3)  # few buckets fit the cache
+    passes = 2 if keys.size <= TWO_PASSES else 3
+    bits = -(-int(keys.max()).bit_length() // passes)
     row = np.array([0, keys.size], np.int32)
-    for shift in (0, bits, 2 * bits):
-        bucket = keys >> np.uint32(shift)
+    for number in range(passes):
+        bucket = keys >> np.uint32(number * bits)
         bucket &= np.uint32((1 << bits) - 1)
         column = bucket.view(np.int32)
         keys = sparse.csr_array((keys, column, row), shape=(1, 1 << bits)).tocsc().data
