@@ -99,6 +99,20 @@ def test_the_mask_follows_every_variant(variant: Variant) -> None:
     assert (found & (mask > 0)).sum() / (found | (mask > 0)).sum() > 0.93
 
 
+def test_what_cuts_the_edit_away_is_drawn_anew() -> None:
+    corner = np.zeros((600, 720), np.uint8)
+    corner[:70, :80] = 1
+    pixels = picture(600, 720)
+    crop = Variant("crop", kind="benign")
+    kept = [crop.apply_to(pixels, corner, np.random.default_rng(seed))[1] for seed in range(6)]
+    assert all(mask is not None and mask.any() for mask in kept)
+    shares = [mask.mean() / corner.mean() for mask in kept if mask is not None]
+    assert np.mean(np.array(shares) >= 0.5) > 0.5
+    corner[:, 1:] = 0  # the outermost column, which hardly any crop shows
+    with pytest.raises(DataError, match="cuts the edit away"):
+        crop.apply_to(pixels, corner, np.random.default_rng(0))
+
+
 def test_parts_are_chosen_by_name() -> None:
     assert {v.kind for v in variants(None, PARTS)} == {"grid", "pipeline", "benign"}
     assert {v.kind for v in variants(None, robustness=True)} == {"grid"}

@@ -17,7 +17,7 @@ from PIL import Image as PILImage
 
 from forgemap.errors import DataError
 from forgemap.evaluate.robustness_pipelines import PIPELINES
-from forgemap.synth.benign import BENIGN, process
+from forgemap.synth.benign import BENIGN, Processed, process
 
 Pixels = np.ndarray  # (H, W, 3) uint8 RGB
 Changed = Pixels | bytes  # bytes: a file, so that its encoding reaches the model too
@@ -105,7 +105,11 @@ class Variant:
     ) -> tuple[Changed, np.ndarray | None]:
         """The changed picture, and its mask (H, W) of 0 and 1 where the change has moved it.
 
-        A mask that is merely resized is left to `follow`.
+        A mask that is merely resized is left to `follow`. Benign processing that would
+        cut away most of the marked region is drawn anew.
+
+        Raises:
+            DataError: every draw cuts all of it away.
         """
         if self.change is None:
             return pixels, mask
@@ -115,12 +119,32 @@ class Variant:
             if mask is not None and self.change == "resaved-cropped":
                 mask = mask[3:, 5:]
             return PIPELINES[self.change](pixels), mask
-        done = process(self.change, pixels, rng, None if mask is None else mask * np.uint8(255))
+        if mask is None:
+            done = process(self.change, pixels, rng)
+        else:
+            done = _in_view(self.change, pixels, mask * np.uint8(255), rng)
         changed = done.pixels if done.data is None else done.data
         return changed, None if mask is None else done.mask // 255
 
 
 AS_IS = Variant()
+TRIES = 20
+LEAST_LEFT = 0.5  # of the edit's share of the picture: with this much in view a draw is taken
+
+
+def _in_view(name: str, pixels: Pixels, marked: np.ndarray, rng: np.random.Generator) -> Processed:
+    """The first draw of a processing that leaves enough of the mask, or that which leaves most."""
+    best, most = None, 0.0
+    for _ in range(TRIES):
+        done = process(name, pixels, rng, marked)
+        left = float((done.mask > 0).mean() / (marked > 0).mean())
+        if left > most:
+            best, most = done, left
+        if left >= LEAST_LEFT:
+            break
+    if best is None:
+        raise DataError(f"Every draw of {name!r} cuts the edit away.")
+    return best
 
 
 PARTS = (*GRIDS, "pipelines", "benign")  # of `--robustness`
