@@ -118,7 +118,7 @@ def test_fsspec_addresses(tmp_path: Path) -> None:
         ]
         assert len(items("memory://set/**/*.png")) == 2
         gone = Item(0, "", "memory://set/x.png", address="memory://set/x.png")
-        with pytest.raises(Exception, match="memory://set/x.png does not exist"):
+        with pytest.raises(Exception, match=r"memory://set/x\.png does not exist"):
             fetch(gone, PIXELS)
     finally:
         memory.rm("/set", recursive=True)

@@ -1,9 +1,9 @@
-"""cluster.py: the same scan on a Ray cluster: actors with one model each, rows written by the driver.
+"""cluster.py: the same scan on a Ray cluster: actors with one model each; the driver writes.
 
-Each task is one unit of the listing; Ray runs it again elsewhere when its actor or node is lost. What
-an actor returns are whole parts, so that only the driver writes to the results, and a run may begin
-on one machine and end on a cluster, or the other way round. Nodes need Forgemap, the model and, for
-sources that are local paths, the same file system.
+Each task is one unit of the listing; Ray runs it again elsewhere when its actor or node is lost.
+What an actor returns are whole parts, so that only the driver writes to the results, and a run may
+begin on one machine and end on a cluster, or the other way round. Nodes need Forgemap, the model
+and, for sources that are local paths, the same file system.
 """
 
 from __future__ import annotations
