@@ -1,22 +1,27 @@
 """python -m benchmarks.load [--model MODEL] [--side PIXELS] [--seconds S] [--out FILE]
 
-The service under rising load on loopback, as ratios to calling the library in a loop: three
-processes, the loop first, then the server and this one side by side. Bounded in time: about S
-seconds for the loop and for each of the seven steps.
+The service under rising load on loopback, as ratios to calling the library in a loop. Three
+processes: the loop, the server, and this one. Before and after every step of the load the loop runs
+for half as long, so that a step is compared with what the machine gave at that time. Bounded: about
+1.5 S seconds for each step. Exit code 1 if a request was lost.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import io
 import json
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import numpy as np
@@ -24,15 +29,18 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-STEPS = (1, 2, 4, 8, 16, 32, 64)
+# Analyses of one picture for as many seconds as each line on stdin says; answers with their times.
 LOOP = """
-import json, sys, time, forgemap
+import sys, time, json, forgemap
 data = open(sys.argv[2], 'rb').read(); detector = forgemap.load(sys.argv[1])
 for _ in range(3): detector.analyze(data)
-times = []; end = time.monotonic() + float(sys.argv[3])
-while time.monotonic() < end or len(times) < 5:
-    began = time.perf_counter(); detector.analyze(data); times.append(time.perf_counter() - began)
-print(json.dumps(times))
+print('ready', flush=True)
+for line in sys.stdin:
+    times = []; end = time.monotonic() + float(line)
+    while time.monotonic() < end or len(times) < 5:
+        began = time.perf_counter(); detector.analyze(data)
+        times.append(time.perf_counter() - began)
+    print(json.dumps(times), flush=True)
 """
 
 
@@ -47,16 +55,46 @@ def photo(side: int) -> bytes:
     return buffer.getvalue()
 
 
-def step(address: str, body: bytes, callers: int, seconds: float) -> dict[str, object]:
+@contextlib.contextmanager
+def process(command: list[str]) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A process that has said its first line, which comes with it; ended afterwards."""
+    running = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+    )
+    try:
+        assert running.stdout is not None
+        line = running.stdout.readline().strip()
+        if not line:
+            raise SystemExit(f"It ended before it was ready: {' '.join(command[:4])} ...")
+        yield running, line
+    finally:
+        running.terminate()
+        try:
+            running.wait(60)
+        except subprocess.TimeoutExpired:
+            running.kill()
+            running.wait()
+
+
+def in_a_loop(loop: subprocess.Popen[str], seconds: float) -> list[float]:
+    """Seconds of each analysis, one after the other, without a server."""
+    assert loop.stdin is not None and loop.stdout is not None
+    loop.stdin.write(f"{seconds}\n")
+    times: list[float] = json.loads(loop.stdout.readline())
+    return times
+
+
+def step(address: str, body: bytes, callers: int, seconds: float) -> dict[str, Any]:
     """`callers` threads, each with one request at a time; what was answered, refused and lost."""
     counts: Counter[str] = Counter()
     times: list[float] = []
+    refusals: list[float] = []
     lock = threading.Lock()
     end = time.monotonic() + seconds
 
     def call() -> None:
         params = {"outputs": "none", "delivery": "inline"}
-        with httpx2.Client(base_url=address, timeout=120) as http:
+        with httpx2.Client(base_url=address, timeout=600) as http:
             while time.monotonic() < end:
                 began = time.perf_counter()
                 try:
@@ -69,6 +107,8 @@ def step(address: str, body: bytes, callers: int, seconds: float) -> dict[str, o
                     counts[kind] += 1
                     if kind == "answered":
                         times.append(took)
+                    elif kind == "refused":
+                        refusals.append(took)
                 if kind == "refused":
                     time.sleep(0.2)  # sooner than Retry-After asks, so that the load stays on
 
@@ -84,8 +124,33 @@ def step(address: str, body: bytes, callers: int, seconds: float) -> dict[str, o
         "callers": callers,
         "per_second": len(times) / took,
         **{name: float(value) for name, value in (("p50", p50), ("p95", p95), ("p99", p99))},
+        "refused_p50": float(np.median(refusals or [np.nan])),
         **{kind: counts[kind] for kind in ("answered", "refused", "lost")},
     }
+
+
+def measure(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """One row for each number of callers, with what the loop took around it."""
+    body = photo(arguments.side)
+    serve = [sys.executable, "-m", "forgemap", "serve", "--port", "0", "--log-level", "error"]
+    serve += ["--model", arguments.model, "--queue", str(arguments.queue)]
+    serve += ["--requests-per-minute", "0", "--deadline", "500"]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "photo.jpg")
+        path.write_bytes(body)
+        command = [sys.executable, "-c", LOOP, arguments.model, str(path)]
+        with process(command) as (loop, _), process(serve) as (_, said):
+            address = said.split()[-1]
+            step(address, body, 1, 1)  # the first requests of all are slower
+            rows, half = [], arguments.seconds / 2
+            before = in_a_loop(loop, half)
+            for callers in arguments.callers:
+                row = step(address, body, callers, arguments.seconds)
+                after = in_a_loop(loop, half)
+                row["loop"] = float(np.mean([*before, *after]))
+                rows.append(row)
+                before = after
+    return rows
 
 
 def main() -> int:
@@ -94,51 +159,29 @@ def main() -> int:
     parser.add_argument("--side", type=int, default=512, help="pixels to a side of the picture")
     parser.add_argument("--seconds", type=float, default=10.0, help="for each step")
     parser.add_argument("--queue", type=int, default=16)
+    parser.add_argument("--callers", type=int, nargs="+", default=[1, 2, 4, 8, 16, 32, 64])
     parser.add_argument("--out", type=Path, help="also write the figures as JSON")
     arguments = parser.parse_args()
-    body = photo(arguments.side)
-
-    from tempfile import TemporaryDirectory
-
-    with TemporaryDirectory() as folder:
-        path = Path(folder, "photo.jpg")
-        path.write_bytes(body)
-        loop = subprocess.run(
-            [sys.executable, "-c", LOOP, arguments.model, path, str(arguments.seconds)],
-            check=True,
-            capture_output=True,
-            text=True,
-        )
-    alone = float(np.median(json.loads(loop.stdout)))
-
-    command = [sys.executable, "-m", "forgemap", "serve", "--port", "0", "--log-level", "error"]
-    command += ["--model", arguments.model, "--queue", str(arguments.queue)]
-    command += ["--requests-per-minute", "0", "--deadline", "120"]
-    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    try:
-        assert server.stdout is not None
-        address = server.stdout.readline().split()[-1]
-        rows = [step(address, body, callers, arguments.seconds) for callers in STEPS]
-    finally:
-        server.terminate()
-        server.wait(30)
+    load = os.getloadavg()[0]
+    rows = measure(arguments)
 
     from forgemap.evaluate.facts import machine
 
-    facts = {**machine(), "load": os.getloadavg()[0], "loop_seconds": alone, "side": arguments.side}
-    title = f"library in a loop: {1000 * alone:.1f} ms a picture of {arguments.side}²"
-    caption = f"{facts['date']}, {facts['processor']}; load of the machine {facts['load']:.1f}"
+    facts = {**machine(), "load": load, "side": arguments.side, "queue": arguments.queue}
+    loops = sorted(1000 * row["loop"] for row in rows)
     table = Table(
-        *("callers", "throughput / loop", "p50 / loop", "p95 / loop", "p99 / loop"),
+        *("callers", "throughput", "p50", "p95", "p99", "a refusal"),
         *("answered", "refused", "lost"),
-        title=title,
-        caption=caption,
+        title=f"ratios to the library in a loop, {loops[0]:.0f} to {loops[-1]:.0f} ms a picture "
+        f"of {arguments.side}²",
+        caption=f"{facts['date']}, {facts['processor']}; load before the start {load:.1f}",
     )
     for row in rows:
         table.add_row(
             str(row["callers"]),
-            f"{row['per_second'] * alone:.2f}",  # type: ignore[operator]
-            *(f"{row[name] / alone:.1f}" for name in ("p50", "p95", "p99")),  # type: ignore[operator]
+            f"{row['per_second'] * row['loop']:.2f}",
+            *(f"{row[name] / row['loop']:.1f}" for name in ("p50", "p95", "p99")),
+            "" if np.isnan(row["refused_p50"]) else f"{row['refused_p50'] / row['loop']:.2f}",
             *(str(row[name]) for name in ("answered", "refused", "lost")),
         )
     Console(width=110).print(table)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -291,3 +292,14 @@ def test_openapi_describes_every_field_and_every_error():
             for status, answer in operation["responses"].items():
                 if int(status) >= 400:
                     assert list(answer["content"]) == ["application/problem+json"], (path, status)
+
+
+def test_the_documentation_has_a_curl_line_for_each_call():
+    text = (Path(__file__).parent.parent / "docs" / "serving.md").read_text()
+    curls = [line for line in text.replace("\\\n", "").splitlines() if line.startswith("curl")]
+    for path, operations in create_app(Settings()).openapi()["paths"].items():
+        for method in operations:
+            pattern = re.escape(path).replace(r"\{id\}", r"\$[A-Z]+").replace(r"\{output\}", r"\w+")
+            if method == "delete":
+                pattern = "-X DELETE .*" + pattern
+            assert any(re.search(pattern + r"($|['\" ?])", line) for line in curls), (method, path)

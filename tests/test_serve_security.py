@@ -69,6 +69,18 @@ def raw(server, request: bytes, seconds: float = PATIENCE) -> bytes:
         return answer
 
 
+def test_every_threat_names_tests_that_exist():
+    root = Path(__file__).parent
+    table = (root.parent / "docs" / "security.md").read_text()
+    named = set(re.findall(r"`(test_\w+)`", table))
+    there = {
+        n for p in root.glob("test_serve_*.py") for n in re.findall(r"def (\w+)", p.read_text())
+    }
+    assert named <= there and len(named) > 25
+    rows = [line for line in table.splitlines() if line.startswith("| ")][1:]
+    assert all("test_" in row for row in rows)
+
+
 # Who may ask
 
 
