@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ModelError
+from ..models.gradcam import GradCamDecoder
 
 
 class PackedLinear(nn.Module):
@@ -61,10 +62,10 @@ def pack(model: nn.Module, dtype: torch.dtype = torch.float32) -> int:
     """
     count = 0
     for module in model.modules():
-        if isinstance(module, (nn.MultiheadAttention, nn.TransformerEncoderLayer)):
+        if isinstance(module, (nn.MultiheadAttention, nn.TransformerEncoderLayer, GradCamDecoder)):
             continue
         for name, child in module.named_children():
-            # Heads of one output gain nothing, and Grad-CAM's reads its own matrix.
+            # Heads of one output gain nothing.
             if type(child) is nn.Linear and child.out_features >= 16:
                 setattr(module, name, PackedLinear(child, dtype))
                 count += 1
