@@ -74,7 +74,7 @@ class Detector:
         self.device = torch.device(device)
         self.windows = windows
         if windows is not None:
-            check(self.model)
+            check(model)  # type: ignore[arg-type]
             # The thresholds were chosen on maps of the whole-picture pass alone.
             self.decision = replace(self.decision, calibrated_on="", untouched=())
         self.basis: dict[str, Any] = {

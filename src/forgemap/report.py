@@ -238,8 +238,10 @@ class ReportWriter:
         if values["model"]:
             # The same of all its pictures; a picture that could not be read brings none.
             self._models[values["model"]] = values["basis"] or self._models.get(values["model"])
-        row = ("number", "path", "name", "verdict", "score", "area", "error", "thumb", "model")
-        row += ("generated", "disagree")
+        row = (
+            *("number", "path", "name", "verdict", "score", "area", "error", "thumb", "model"),
+            *("generated", "disagree"),
+        )
         self._rows.append({name: values[name] for name in row})
         self._waiting.write(json.dumps(values) + "\n")
 

@@ -118,7 +118,7 @@ def analyze(
         "threshold of the mask": threshold or judge.decision.mask_threshold,
         "pixel limit": f"{max_pixels:,}",
         "device": device,
-        **({} if windows is None else {"windows": str(detector.windows)}),
+        **({} if windows is None else {"windows": str(judge.windows)}),
     }
     with ExitStack() as stack:
         if files and report:

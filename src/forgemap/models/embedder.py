@@ -41,6 +41,8 @@ class SpectrumStem(nn.Module):
     """
 
     BLOCK = 32
+    window: Tensor
+    colours: Tensor
 
     def __init__(self, width: int) -> None:
         super().__init__()

@@ -69,7 +69,7 @@ class Worker:
         )
         worker = cls(process, device, settings)
         try:
-            start = {"models": list(settings.model), "device": device}
+            start: dict[str, Any] = {"models": list(settings.model), "device": device}
             start |= {"detector": settings.detector, "classifier": settings.classifier}
             await worker._send(start, [])
             assert process.stdout is not None

@@ -310,8 +310,10 @@ class Problem(BaseModel):
 
 def decision_of(values: Mapping[str, Any]) -> dict[str, Any]:
     """The entries of `Decision` from those of `forgemap.scoring.Decision.to_dict`."""
-    names = ("manipulated_at", "clear_below", "mask_threshold", "min_side")
-    names += ("min_jpeg_quality", "doubt_area")
+    names = (
+        *("manipulated_at", "clear_below", "mask_threshold", "doubt_area"),
+        *("min_side", "min_jpeg_quality"),
+    )
     basis = str(values["calibrated_on"])
     meaning = (
         f"Scores from {values['manipulated_at']:.3f} on are judged manipulated, scores below "
