@@ -3,13 +3,13 @@
 #
 #   recipes/robustness.sh PHOTOS AUTOENCODER OUT [MODEL]
 #
-# PHOTOS, AUTOENCODER: as for default.sh. LIMIT=n in the environment sets how many pictures are
-# measured (default 100; each variant of --robustness is one pass over them, there are seventy), and
-# PARTS the parts of --robustness (default: all). A finished step is not repeated: to measure another
-# model or other pictures, give another OUT.
+# PHOTOS, AUTOENCODER: as for default.sh. In the environment: LIMIT, how many pictures are measured
+# (100, evenly over the methods; each variant of --robustness is one pass over them); PARTS, the parts
+# of --robustness; ALARMS, how many untouched pictures go through the benign processing (60); HOSTILE,
+# how many pictures are attacked (26). A finished step is not repeated: give another model another OUT.
 set -euo pipefail
 photos=$1 autoencoder=$2 out=$3 model=${4:-default}
-limit=${LIMIT:-100} parts=${PARTS:-} hostile=${HOSTILE:-24}
+limit=${LIMIT:-100} parts=${PARTS:-jpeg,resize,pipelines} alarms=${ALARMS:-60} hostile=${HOSTILE:-26}
 forgemap=${FORGEMAP:-.venv/bin/forgemap} python=${PYTHON:-.venv/bin/python}
 export OMP_NUM_THREADS=1
 
@@ -22,11 +22,14 @@ done
 
 "$forgemap" evaluate "$model" "$out/test" --robustness --parts "$parts" --limit "$limit" \
     --out "$out/robustness"
+grep '"method": "none"' "$out/test/manifest.jsonl" > "$out/test/untouched.jsonl"
+"$forgemap" evaluate "$model" "$out/test/untouched.jsonl" --robustness --parts benign \
+    --limit "$alarms" --out "$out/alarms"
 "$python" -m benchmarks.baselines "$out/test" --val "$out/val" --model "$model" --limit "$limit" \
     --out "$out/baselines"
 "$python" -m benchmarks.fooling "$out/test" --model "$model" --limit "$hostile" --out "$out/fooling"
 
 "$python" -m benchmarks.into_docs docs/experiments/robustness.md \
-    "robustness=$out/robustness/robustness.md" "fooling=$out/fooling/fooling.md"
+    "robustness=$out/robustness/robustness.md" "alarms=$out/alarms/robustness.md" "fooling=$out/fooling/fooling.md"
 "$python" -m benchmarks.into_docs docs/experiments/baselines.md "baselines=$out/baselines/baselines.md"
-cp "$out"/robustness/{flips,benign}.png docs/experiments/
+cp "$out/robustness/flips.png" "$out/alarms/benign.png" docs/experiments/

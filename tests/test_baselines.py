@@ -215,7 +215,7 @@ def test_a_table_goes_between_its_marks_and_nothing_else_changes(
     assert page.read_text() == before and not [*tmp_path.glob("*.part")]
     docs = Path(__file__).parent.parent / "docs" / "experiments"
     for name, marks in {
-        "robustness": ("robustness", "fooling"),
+        "robustness": ("robustness", "alarms", "fooling"),
         "baselines": ("baselines",),
     }.items():
         text = (docs / f"{name}.md").read_text()
