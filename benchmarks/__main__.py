@@ -73,7 +73,7 @@ def main() -> int:
         record(facts, rows)
     if not arguments.quick:
         return 0
-    if not before:
+    if not before and not arguments.record:
         print(f"{BASELINE.name} knows no {facts['processor']}: nothing to compare with")
     lost = [row for row in rows if fallen(row, before.get(row.name))]
     for row in lost:

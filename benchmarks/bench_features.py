@@ -24,7 +24,6 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 from rich.progress import Progress
-from torch import Tensor
 
 from benchmarks.bench_declip import LARGE, SMALL, Size
 from benchmarks.literal_declip import LiteralTraining
@@ -80,8 +79,7 @@ class Training:
         features: Any = FeatureDataset(whole, cache.shelf)
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         optimizer = new_optimizer(network.decoder.parameters(), config, fabric)
-        model, optimizer = fabric.setup(network, optimizer)
-        kept: list[Any] = list(batches.loader(features, config, fabric, 0, 1))
+        kept: list[Any] = list(batches.loader(features, config, full, 0, 1))
 
         def cached() -> float:
             begin = clock()
@@ -95,12 +93,12 @@ class Training:
             (batch,) = batches.loader(whole, config, full, 0, 1)
             return literal.step(batch.image, batch.mask.flatten(1))[0]
 
-        def decoder() -> Tensor:
-            loss = model(kept[0].image).mask.sum()
-            loss.backward()
-            return loss
+        def decoder() -> None:
+            network(kept[0].image).mask.sum().backward()
 
-        self.decoder = decoder
+        self.operations = operations(decoder)
+        network.zero_grad()
+        model, optimizer = fabric.setup(network, optimizer)
         return {"ours": cached, "literal": plain}
 
     def check(self) -> None:
@@ -111,7 +109,7 @@ class Training:
         self.waited = self.took = 0.0
 
     def work(self) -> tuple[float, str]:
-        return operations(self.decoder), DTYPES[self.precision]
+        return self.operations, DTYPES[self.precision]
 
     def case(self) -> Case:
         return Case(
