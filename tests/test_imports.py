@@ -53,6 +53,7 @@ ALLOWED = {
     "unpickle": {"classifiers", "neighbours"},
     "serve": {"__version__", "decode", "detector", "generated", "image", "models", "report"},
     "client": {"report"},
+    "scan": {"decode", "detector", "image", "report"},
 }
 
 

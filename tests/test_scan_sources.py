@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-import builtins
+import importlib.util
 import json
 import os
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import fsspec
 import pytest
@@ -124,9 +127,7 @@ def test_fsspec_addresses(tmp_path: Path) -> None:
         memory.rm("/set", recursive=True)
 
 
-def test_what_cannot_be_used_is_one_sentence(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_cannot_be_used_is_one_sentence(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("id,name\n1,x.png\n")
     (tmp_path / "a.jsonl").write_text('{"image": "x.png"}\nno json\n')
     (tmp_path / "a.parquet").write_bytes(b"PAR1 cut")
@@ -145,16 +146,6 @@ def test_what_cannot_be_used_is_one_sentence(
     assert [item.error is None for item in items(folder / "0000.png", folder / "*.gif")] == [
         *(True, False)
     ]
-    real = builtins.__import__
-
-    def without(name: str, *rest: Any) -> Any:
-        if name.split(".")[0] == "s3fs":
-            raise ImportError("No module named 's3fs'")
-        return real(name, *rest)
-
-    monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(DataError, match=r"s3fs, which is not installed: .*forgemap\[s3\]"):
-        items("s3://bucket/pictures")
 
 
 def test_a_listing_gives_back_its_units(tmp_path: Path) -> None:
@@ -178,3 +169,80 @@ def test_a_member_that_no_picture_can_need_is_not_read(tmp_path: Path) -> None:
     big, good = items_of(Unit(0, (entry,)), 0, pixels)
     assert big.data is None and "raise the pixel limit" in str(big.error)
     assert good.data == png(1)
+
+
+class _Bucket(BaseHTTPRequestHandler):
+    """As much of S3 as reading a bucket needs: a list, sizes, and ranges of bytes."""
+
+    protocol_version = "HTTP/1.1"
+    objects: ClassVar[dict[str, bytes]] = {}
+
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
+    def do_GET(self) -> None:
+        url = urlsplit(self.path)
+        name = unquote(url.path).removeprefix("/bucket").strip("/")
+        query = parse_qs(url.query)
+        if url.path.split("/")[1] != "bucket":
+            self._say(403, b"<Error><Code>AccessDenied</Code><Message>Denied</Message></Error>")
+        elif "list-type" in query:
+            prefix = query.get("prefix", [""])[0]
+            keys = [key for key in sorted(self.objects) if key.startswith(prefix)]
+            rows = "".join(
+                f"<Contents><Key>{key}</Key><Size>{len(self.objects[key])}</Size>"
+                "<LastModified>2026-01-01T00:00:00.000Z</LastModified></Contents>"
+                for key in keys
+            )
+            body = f"<ListBucketResult><Name>bucket</Name><KeyCount>{len(keys)}</KeyCount>{rows}"
+            self._say(200, f"{body}<IsTruncated>false</IsTruncated></ListBucketResult>".encode())
+        elif name in self.objects or not name:
+            self._say(200, self.objects.get(name, b""))
+        else:
+            self._say(404, b"<Error><Code>NoSuchKey</Code><Message>None</Message></Error>")
+
+    def _say(self, status: int, body: bytes) -> None:
+        wanted = self.headers.get("Range")
+        size = len(body)
+        if wanted and status == 200:
+            first, _, last = wanted.removeprefix("bytes=").partition("-")
+            end = min(int(last or size - 1), size - 1)
+            body, status = body[int(first) : end + 1], 206
+        self.send_response(status)
+        if status == 206:
+            self.send_header("Content-Range", f"bytes {first}-{end}/{size}")
+        self.send_header("Last-Modified", "Thu, 01 Jan 2026 00:00:00 GMT")
+        self.send_header("ETag", '"x"')
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def log_message(self, *_: Any) -> None:
+        """Nothing."""
+
+
+def test_s3_with_pyarrow_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if importlib.util.find_spec("s3fs") is not None:
+        pytest.skip("s3fs is installed and takes precedence")
+    tar = write_tar(tmp_path / "a.tar", {"t.png": png(2)}).read_bytes()
+    _Bucket.objects = {"set/0.png": png(0), "set/b/1.png": png(1), "set/c.tar": tar, "set/x": b""}
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Bucket)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "test")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
+    monkeypatch.setenv("AWS_REGION", "us-east-1")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    try:
+        found = items("s3://bucket/set")
+        assert {i.path for i in found} == {
+            f"s3://bucket/set/{n}" for n in ("0.png", "b/1.png", "c.tar")
+        }
+        data = {(i.address and fetch(i, PIXELS)) or i.data for i in found}
+        assert data == {png(0), png(1), png(2)}
+        with pytest.raises(DataError, match=r"s3://closed/set cannot be read .*your access to it"):
+            items("s3://closed/set")
+    finally:
+        server.shutdown()
+        server.server_close()

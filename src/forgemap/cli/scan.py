@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from .engine import Engine, Precision
 from .extras import needs
 
 
@@ -44,6 +45,9 @@ def scan(
         Path | None,
         typer.Option(help="Results of an earlier scan: pictures known there are passed over."),
     ] = None,
+    windows: Annotated[str | None, typer.Option(help="As in `forgemap analyze`.")] = None,
+    engine: Engine = "auto",
+    precision: Precision = "auto",
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...")] = "cpu",
     batch: Annotated[int, typer.Option(min=1, help="Pictures in one pass, at most.")] = 8,
     workers: Annotated[
@@ -81,9 +85,13 @@ def scan(
         from ..scan import scan as run
     from ..errors import ForgemapError
 
-    options: dict[str, Any] = {"detector": None if detector == "none" else detector}
-    if classifier is not None:
-        options["classifier"] = classifier
+    options: dict[str, Any] = {
+        "detector": None if detector == "none" else detector,
+        "classifier": classifier,
+        "windows": windows,
+        "engine": engine,
+        "precision": precision,
+    }
     try:
         low, high = (int(number) for number in actors.split(","))
     except ValueError:

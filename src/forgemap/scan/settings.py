@@ -63,10 +63,15 @@ class Settings:
     def decisive(self, detector: Detector) -> dict[str, Any]:
         """What two runs must share so that one can go on with the other's results; JSON-able.
 
-        Device, batch and workers are not among it: they change a score in its last digits at most.
+        Device, engine, batch and workers are not among it: they change a score in its last digits
+        at most. The precision may change more.
         """
+        export = getattr(detector.model, "export", None)
+        asked = dict(self.options).get("precision") or "auto"
+        own = "fp32" if asked == "auto" else asked
         return {
             "model": detector.basis,
+            "precision": own if export is None else export.precision,
             "threshold": threshold_of(self, detector),
             "max_pixels": self.max_pixels,
             "masks": self.masks,

@@ -9,11 +9,13 @@ from __future__ import annotations
 import csv
 import glob
 import hashlib
+import importlib.util
 import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from ..decode import shown
@@ -64,17 +66,43 @@ def filesystem(address: str) -> tuple[Any, str]:
     """
     import fsspec
 
-    protocol = address.split("://")[0]
     try:
+        if address.startswith("s3://"):
+            return _s3(address)
         return fsspec.core.url_to_fs(address)
     except ImportError as error:
-        if protocol == "s3":
-            raise DataError(
-                f'{address} needs s3fs, which is not installed: pip install "forgemap[s3]"'
-            ) from None
         raise DataError(f"{address} needs a library that is not installed ({error}).") from None
     except ValueError as error:
         raise DataError(f"{address} cannot be understood ({error}): check the address.") from None
+
+
+def _s3(address: str) -> tuple[Any, str]:
+    """s3:// by s3fs where somebody has installed it, otherwise by what pyarrow brings.
+
+    Both read the AWS variables and files; pyarrow's also AWS_ENDPOINT_URL for other servers.
+    """
+    if importlib.util.find_spec("s3fs") is not None:
+        import fsspec
+
+        found: tuple[Any, str] = fsspec.core.url_to_fs(address)
+        return found
+    path = address.removeprefix("s3://").rstrip("/")
+    return _arrow_s3(path.split("/")[0]), path
+
+
+@lru_cache(maxsize=8)
+def _arrow_s3(bucket: str) -> Any:
+    from fsspec.implementations.arrow import ArrowFSWrapper
+    from pyarrow.fs import S3FileSystem, resolve_s3_region
+
+    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
+    if region is None and "AWS_ENDPOINT_URL" not in os.environ:
+        region = resolve_s3_region(bucket)
+    endpoint = os.environ.get("AWS_ENDPOINT_URL", "")
+    scheme, _, host = endpoint.rpartition("://")
+    anonymous = os.environ.get("AWS_NO_SIGN_REQUEST", "").lower() in ("1", "yes", "true")
+    options = {"endpoint_override": host, "scheme": scheme or "https"} if host else {}
+    return ArrowFSWrapper(S3FileSystem(region=region, anonymous=anonymous, **options))
 
 
 def find(sources: Sequence[str], column: str | None = None) -> Iterator[Entry]:
@@ -173,9 +201,7 @@ def _remote(source: str, address: str, column: str | None) -> Iterator[Entry]:
                 yield _problem(source, address, "matches no file: check the pattern")
             for match in matches:
                 yield from _named(source, fs.unstrip_protocol(match), column)
-        elif not path.lower().endswith((*EXTENSIONS, *TARS, *MANIFESTS, ".parquet")) and fs.isdir(
-            path
-        ):
+        elif _is_remote_folder(fs, path):
             number = 0
             for entry in _remote_walk(source, fs, path):
                 number += 1
@@ -188,6 +214,13 @@ def _remote(source: str, address: str, column: str | None) -> Iterator[Entry]:
         raise
     except Exception as error:  # every file system has errors of its own
         raise _unreadable(address, error) from None
+
+
+def _is_remote_folder(fs: Any, path: str) -> bool:
+    """Asked of the server only where the name leaves it open; raises what it raises."""
+    if path.lower().endswith((*EXTENSIONS, *TARS, *MANIFESTS, ".parquet")):
+        return False
+    return bool(fs.info(path)["type"] == "directory")
 
 
 def _remote_walk(source: str, fs: Any, path: str) -> Iterator[Entry]:
