@@ -131,7 +131,8 @@ def decide(found: Scores, rule: Rule, split: str | None, origin: str, limits: Li
     scores = np.array([rule.score(value) for value in found.raw])
     real, groups = scores[~fake], [g for g, f in zip(found.group, found.fake, strict=True) if not f]
     generated_at = min(1.0, worst_quantile(real, groups, limits.alarms))
-    clear_below = min(generated_at, worst_quantile(real, groups, limits.doubts))
+    # Whatever the limit on doubts: what is likelier generated than real is not cleared.
+    clear_below = min(generated_at, 0.5, worst_quantile(real, groups, limits.doubts))
     return replace(
         rule,
         generated_at=round(generated_at, 6),
