@@ -188,13 +188,15 @@ def cluster(scratch: Path, model: str, pictures: int) -> list[dict[str, Any]]:
             model, options=(("detector", None),), workers=1, actors=(actors, actors), batch=4
         )
         out = scratch / name.replace(" ", "-")
+        before = spent()
         outcome = scan(folders, out, settings, cluster=on, progress=False)
+        cpu = None if on else spent() - before  # Ray's processes are not all ours
         rows.append(
             {
                 "how": name,
                 "pictures": outcome.pictures,
                 "seconds": outcome.seconds,
-                "network_seconds": outcome.busy,
+                "cpu_seconds": cpu,
             }
         )
     return rows
@@ -235,9 +237,10 @@ def main() -> int:
         if arguments.cluster:
             rows["cluster"] = cluster(scratch, arguments.model, arguments.cluster)
             for row in rows["cluster"]:
+                cpu = row["cpu_seconds"]
                 print(
-                    f"{row['how']}: {row['pictures'] / row['seconds']:.2f} pictures/s, "
-                    f"{row['pictures'] / row['network_seconds']:.2f} per second of the network"
+                    f"{row['how']}: {row['pictures'] / row['seconds']:.2f} pictures/s"
+                    + (f", {cpu / row['pictures']:.3f} CPU seconds a picture" if cpu else "")
                 )
     facts = {**machine(), "load": os.getloadavg()[0]}
     print(

@@ -300,3 +300,20 @@ def test_kinds_of_errors_do_not_name_pictures() -> None:
     large = "b.tar/2.png has 20000 x 9 pixels, over the limit of 1,000: shrink it"
     assert error_kind(gone, "a/1.png", None) == "does not exist"
     assert error_kind(large, "b.tar", "2.png") == "has N x N pixels, over the limit of N"
+
+
+def test_the_number_of_pictures_in_shards_is_estimated_from_finished_ones(
+    mix: list[str], whole: Path
+) -> None:
+    from forgemap.scan.listing import Facts
+    from forgemap.scan.parts import Part
+    from forgemap.scan.results import Results, read_journal
+    from forgemap.scan.run import _Total
+
+    journal = read_journal(whole)
+    total = _Total(Results(whole, Facts(**journal["listing"]), journal, True))
+    assert total.shown()["total"] is None  # of the shard only its bytes are known
+    for name in (path.name for path in part_files(whole)):
+        unit, start, stop = (int(text) for text in name.split(".")[0].split("-")[1:4])
+        total.add(Part(unit, start, stop, end="-end" in name))
+    assert total.shown() == {"total": 3 * NUMBER, "total_text": f"about {3 * NUMBER}"}

@@ -206,7 +206,6 @@ def _bar(results: Results, outcome: Outcome) -> Iterator[Any]:
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     console = Console(file=sys.stderr)
-    total = results.listing.pictures if not results.listing.tar_bytes else None
     if not console.is_terminal:
         yield _nothing
         return
@@ -219,13 +218,39 @@ def _bar(results: Results, outcome: Outcome) -> Iterator[Any]:
         console=console,
     )
     with bar:
-        text = "?" if total is None else f"{total:,}"
-        job = bar.add_task("", total=total, completed=outcome.before, total_text=text, rate="")
+        total = _Total(results)
+        job = bar.add_task("", completed=outcome.before, rate="", **total.shown())
         began = time.monotonic()
 
         def tell(part: Part) -> None:
             passed = max(time.monotonic() - began, 1e-9)
             rate = f"{outcome.pictures / passed:.1f}/s, busy {outcome.busy / passed:.0%}"
-            bar.update(job, advance=part.stop - part.start, rate=rate)
+            total.add(part)
+            bar.update(job, advance=part.stop - part.start, rate=rate, **total.shown())
 
         yield tell
+
+
+class _Total:
+    """How many pictures there will be: of tar shards, estimated from those that are finished."""
+
+    def __init__(self, results: Results) -> None:
+        self._out, self._facts = results.out, results.listing
+        self._bytes = self._members = 0
+
+    def add(self, part: Part) -> None:
+        if self._facts.tar_bytes and part.end:
+            entry = read_unit(self._out / LISTING, part.unit).entries[0]
+            if entry.kind == "tar":
+                self._bytes += entry.size or 0
+                self._members += part.stop
+
+    def shown(self) -> dict[str, Any]:
+        if not self._facts.tar_bytes:
+            total = self._facts.pictures + self._facts.problems
+            return {"total": total, "total_text": f"{total:,}"}
+        if not self._members:
+            return {"total": None, "total_text": "?"}
+        share = self._members / max(self._bytes, 1)
+        total = self._facts.pictures + round(share * self._facts.tar_bytes)
+        return {"total": total, "total_text": f"about {total:,}"}
