@@ -108,6 +108,10 @@ def test_a_run_may_begin_on_one_machine_and_end_on_a_cluster(
         path.unlink()
     scan(sources, out, chosen, cluster=f"ray:{cluster.address}", progress=False)
     assert rows(out) == local
+    # What one machine has judged, actors pass over, and a part without rows is a part.
+    known = {"cluster": f"ray:{cluster.address}", "since": out, "progress": False}
+    outcome = scan(sources[3:], tmp_path / "since", chosen, **known)
+    assert (outcome.known, outcome.judged, outcome.unreadable) == (140, 0, 0)
 
 
 def test_what_an_actor_cannot_do_is_one_sentence(

@@ -12,6 +12,7 @@ import io
 import json
 import logging
 import os
+import time
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from itertools import islice
@@ -53,17 +54,23 @@ def parts_on_cluster(
     """
     from .run import units_from
 
-    ray = _start(cluster)
+    ray, ours = _start(cluster)
     try:
         hashes = None if known is None else ray.put(known)
         units = units_from(out, left, done)
+        clock = time.monotonic()
         while wave := list(islice(units, WAVE)):
-            yield from _run(ray, settings, hashes, wave)
+            for part in _run(ray, settings, hashes, wave):
+                now = time.monotonic()  # actors have clocks of their own, which overlap
+                part.wall, clock = now - clock, now
+                yield part
     finally:
-        ray.shutdown()
+        if ours:
+            ray.shutdown()
 
 
-def _start(cluster: str) -> Any:
+def _start(cluster: str) -> tuple[Any, bool]:
+    """Ray, and whether it was started here."""
     name, _, address = cluster.partition(":")
     if name != "ray":
         raise ForgemapError(f"--cluster {cluster!r} is unknown: use ray or ray:ADDRESS.")
@@ -79,8 +86,9 @@ def _start(cluster: str) -> Any:
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if not address and not os.environ.get("RAY_ADDRESS"):
         quiet["include_dashboard"] = False
+    ours = not ray.is_initialized()
     try:
-        if not ray.is_initialized():
+        if ours:
             ray.init(address=address or None, **quiet)
     except Exception as error:  # ConnectionError, ValueError, RuntimeError …
         raise ForgemapError(
@@ -89,7 +97,7 @@ def _start(cluster: str) -> Any:
         ) from None
     for logger in ("ray", "ray.data"):
         logging.getLogger(logger).setLevel(logging.ERROR)
-    return ray
+    return ray, ours
 
 
 def _run(

@@ -32,10 +32,12 @@ class Unit:
 
 @dataclass(frozen=True)
 class Facts:
-    """What a listing holds: units, pictures, bytes of tars (not counted), a hash of it all."""
+    """What a listing holds: units, pictures, tar shards (their pictures are not counted) and their
+    bytes, problems, and a hash of it all."""
 
     units: int
     pictures: int
+    tars: int
     tar_bytes: int
     problems: int
     fingerprint: str
@@ -47,7 +49,7 @@ def write_listing(folder: Path, entries: Iterable[Entry]) -> Facts:
 
     folder.mkdir(parents=True, exist_ok=True)
     hasher = hashlib.sha256()
-    pictures = tar_bytes = problems = units = 0
+    pictures = tars = tar_bytes = problems = units = 0
     writer: Any = None
     try:
         for unit in _units(entries):
@@ -56,6 +58,7 @@ def write_listing(folder: Path, entries: Iterable[Entry]) -> Facts:
                 hasher.update(line.encode("utf-8", "surrogateescape"))
                 pictures += entry.count or 0 if entry.kind != "problem" else 0
                 problems += entry.kind == "problem"
+                tars += entry.kind == "tar"
                 tar_bytes += (entry.size or 0) if entry.kind == "tar" else 0
             if unit.number % GROUPS == 0:
                 if writer is not None:
@@ -66,13 +69,13 @@ def write_listing(folder: Path, entries: Iterable[Entry]) -> Facts:
     finally:
         if writer is not None:
             writer.close()
-    return Facts(units, pictures, tar_bytes, problems, hasher.hexdigest())
+    return Facts(units, pictures, tars, tar_bytes, problems, hasher.hexdigest())
 
 
 def read_unit(folder: Path, number: int) -> Unit:
     """One unit; DataError if the listing is damaged."""
     try:
-        rows = _reader(_file(folder, number)).read_row_group(number % GROUPS).to_pylist()
+        rows = _open(_file(folder, number)).read_row_group(number % GROUPS).to_pylist()
         for row in rows:
             row["address"] = os.fsdecode(row["address"])
         return Unit(number, tuple(Entry(**row) for row in rows))
@@ -81,8 +84,12 @@ def read_unit(folder: Path, number: int) -> Unit:
         raise DataError(f"{folder} is damaged ({text}): give a new folder with --out.") from None
 
 
+def _open(path: Path) -> Any:
+    return _reader(path, path.stat().st_mtime_ns)
+
+
 @lru_cache(maxsize=2)
-def _reader(path: Path) -> Any:
+def _reader(path: Path, _: int) -> Any:
     import pyarrow.parquet as pq
 
     return pq.ParquetFile(path)

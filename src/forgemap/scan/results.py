@@ -93,7 +93,7 @@ def open_results(
         shutil.rmtree(out / LISTING, ignore_errors=True)  # of a run that was killed while listing
         (out / FOLDER).mkdir(exist_ok=True)
         facts = write_listing(out / LISTING, _outside(find(sources, column), out))
-        if not facts.units or (not facts.pictures and not facts.tar_bytes):
+        if not facts.pictures and not facts.tars:
             shutil.rmtree(out / LISTING, ignore_errors=True)
             raise DataError(f"{', '.join(sources)}: no pictures there; check the path or pattern.")
         journal = {

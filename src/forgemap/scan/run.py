@@ -239,14 +239,14 @@ class _Total:
         self._bytes = self._members = 0
 
     def add(self, part: Part) -> None:
-        if self._facts.tar_bytes and part.end:
+        if self._facts.tars and part.end:
             entry = read_unit(self._out / LISTING, part.unit).entries[0]
             if entry.kind == "tar":
                 self._bytes += entry.size or 0
                 self._members += part.stop
 
     def shown(self) -> dict[str, Any]:
-        if not self._facts.tar_bytes:
+        if not self._facts.tars:
             total = self._facts.pictures + self._facts.problems
             return {"total": total, "total_text": f"{total:,}"}
         if not self._members:
