@@ -113,7 +113,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("data", help="manifest or folder with edited and untouched pictures")
     parser.add_argument("--model", default="default")
     parser.add_argument("--split", default="test", choices=("train", "val", "test"))
-    parser.add_argument("--limit", type=int, default=24, help="pictures, evenly over methods [24]")
+    parser.add_argument("--limit", type=int, default=24, help="pictures, a third untouched [24]")
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, help="folder for fooling.md and fooling.json")
@@ -148,11 +148,16 @@ def run(
 ) -> list[dict[str, Any]]:
     """One row per picture and attack: image, source, method, manipulated, attack, verdict, iou.
 
-    The attack "none" is the picture as it is. Pictures of more than LARGEST pixels are left out.
+    The attack "none" is the picture as it is. A third of the pictures is untouched, the others are
+    evenly of all methods. Pictures of more than LARGEST pixels are left out.
     """
     detector = Detector.load(model, detector=None)
     detector.model.requires_grad_(False)
-    records = draw(open_data(data, split), limit, seed)
+    known = open_data(data, split)
+    share = max(1, limit // 3)
+    plain = draw([r for r in known if not r.manipulated], share, seed)
+    edited = draw([r for r in known if r.manipulated], max(1, limit - share), seed)
+    records = [*edited, *plain]
     rows = []
     for number, record in enumerate(records):
         pixels = load_image(record.image).pixels
