@@ -12,9 +12,11 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import resource
 import shutil
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -51,12 +53,17 @@ CPU = torch.device("cpu")
 ORIGINAL = "the literal original, 24 blocks"
 
 
-def prepare(folder: Path, quick: bool) -> LiteralDeclip:
-    """The literal network, ours of the same tensors, and its exports, each in its folder."""
+def original(quick: bool) -> LiteralDeclip:
+    """The literal network, the same tensors at every call."""
     torch.manual_seed(0)
-    literal = LiteralDeclip(**(QUICK if quick else {})).eval()
+    return LiteralDeclip(**(QUICK if quick else {})).eval()
+
+
+def prepare(folder: Path, quick: bool) -> None:
+    """Ours of the literal network's tensors, and its exports, each in its folder; once."""
     if (folder / "int8" / "done").exists():
-        return literal
+        return
+    literal = original(quick)
     model = read_published(literal.checkpoint(), heads=literal.sizes["heads"]).eval()
     save_model(model, folder / "model")
     parts = cut(model)
@@ -78,7 +85,6 @@ def prepare(folder: Path, quick: bool) -> LiteralDeclip:
         (target / "config.json").write_text(config)
     (folder / "int8").mkdir()
     (folder / "int8" / "done").touch()
-    return literal
 
 
 def engines_of(folder: Path) -> dict[str, Callable[[Tensor], Any]]:
@@ -106,7 +112,8 @@ def opened(folder: Path) -> Exported:
 @torch.inference_mode()
 def speed(folder: Path, quick: bool, rounds: int) -> list[dict[str, Any]]:
     """One row for each engine and batch: median CPU seconds, ratio with quartiles, difference."""
-    literal = prepare(folder, quick)
+    prepare(folder, quick)
+    literal = original(quick)
     models = {ORIGINAL: literal, **engines_of(folder)}
     rows = []
     for batch in (1, 4):
@@ -161,8 +168,7 @@ def memory(folder: Path, quick: bool) -> list[dict[str, Any]]:
         used = run(
             ["analyze", str(photo), "--no-files", "--detector", "none", "--model", *arguments]
         )
-        row = {"engine": name, "peak_gb": used.ru_maxrss / 1e6, "limit_gb": LIMITS.get(name)}
-        rows.append({**row, "cpu_seconds": used.ru_utime + used.ru_stime})
+        rows.append({"engine": name, "limit_gb": LIMITS.get(name), **used})
     return rows
 
 
@@ -170,29 +176,45 @@ def start(folder: Path, rounds: int) -> list[dict[str, Any]]:
     """`forgemap analyze` of one small picture, from shell to shell, the first run left out."""
     photo = folder / "small.jpg"
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (96, 128, 3), np.uint8)).save(photo)
-    walls, cpu = [], []
-    for _ in range(rounds + 1):
-        begin = time.perf_counter()
-        used = run(["analyze", str(photo), "--no-files", "--model", "default"])
-        walls.append(time.perf_counter() - begin)
-        cpu.append(used.ru_utime + used.ru_stime)
-    row = {"wall_seconds": statistics.median(walls[1:]), "fastest_wall": min(walls[1:])}
-    return [{**row, "cpu_seconds": statistics.median(cpu[1:]), "limit_seconds": 3.0}]
+    runs = [run(["analyze", str(photo), "--no-files"]) for _ in range(rounds + 1)][1:]
+    walls = [used["wall_seconds"] for used in runs]
+    return [
+        {
+            "wall_seconds": statistics.median(walls),
+            "fastest_wall": min(walls),
+            "cpu_seconds": statistics.median(used["cpu_seconds"] for used in runs),
+            "peak_gb": max(used["peak_gb"] for used in runs),
+            "limit_seconds": 3.0,
+        }
+    ]
 
 
-def run(arguments: list[str]) -> resource.struct_rusage:
-    """`forgemap` in a process of its own; what it used. An error of the command is an error."""
-    command = [sys.executable, "-m", "forgemap", *arguments]
-    child = os.posix_spawn(
-        sys.executable,
-        command,
-        os.environ,
-        file_actions=[(os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0)],
-    )
-    _, status, used = os.wait4(child, 0)
-    if os.waitstatus_to_exitcode(status) not in (0, 1):
-        raise SystemExit(f"forgemap {' '.join(arguments)} failed")
-    return used
+# The process itself says how much memory it had at most: what the kernel tells its parent
+# (ru_maxrss) is at least what the parent held when it started it.
+CHILD = """
+import atexit, sys
+def peak():
+    lines = open("/proc/self/status").read().splitlines()
+    sys.stderr.write(next(line for line in lines if line.startswith("VmHWM")) + chr(10))
+atexit.register(peak)
+from forgemap.cli import main
+sys.argv = ["forgemap", *sys.argv[1:]]
+main()
+"""
+
+
+def run(arguments: list[str]) -> dict[str, float]:
+    """`forgemap` in a process of its own: peak GB, wall and CPU seconds; its error is an error."""
+    before, begin = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    done = subprocess.run([sys.executable, "-c", CHILD, *arguments], capture_output=True, text=True)
+    wall, after = time.perf_counter() - begin, resource.getrusage(resource.RUSAGE_CHILDREN)
+    if done.returncode not in (0, 1):
+        raise SystemExit(f"forgemap {' '.join(arguments)}: {done.stderr}")
+    return {
+        "peak_gb": int(re.findall(r"VmHWM:\s+(\d+) kB", done.stderr)[-1]) * 1024 / 1e9,
+        "wall_seconds": wall,
+        "cpu_seconds": after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime,
+    }
 
 
 def main() -> None:

@@ -74,6 +74,31 @@ def test_bfloat16_is_close_and_answers_in_float32():
     assert 0 < (got.mask - expected).abs().max() < 0.05 * expected.abs().max() + 1e-3
 
 
+@pytest.mark.skipif(not has_bf16(), reason="this processor has no bfloat16")
+@pytest.mark.parametrize("decoder", ["conv-4", "attention"])
+def test_read_layer_by_layer_the_bfloat16_model_is_the_same(decoder, tmp_path):
+    model = vit(decoder)
+    folder = save_model(model, tmp_path / "model")
+    images = torch.randn(1, 3, 224, 224)
+    with torch.inference_mode():
+        got = engines.load(folder, engine="torch", precision="bf16").model(images).mask
+        expected = accelerate(model, "bf16", torch.device("cpu"))(images).mask
+    assert torch.allclose(got, expected, atol=0.02 * float(expected.abs().max()))
+
+
+@pytest.mark.skipif(not has_bf16(), reason="this processor has no bfloat16")
+def test_weights_that_do_not_fit_are_named_in_bfloat16_too(model_folder, tmp_path):
+    folder = save_model(vit("linear"), tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text())
+    config["model"]["width"] = 32
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelError, match=r"mis-shaped .*class_embedding is \(64,\), not \(32,\)"):
+        engines.load(folder, engine="torch", precision="bf16")
+    (folder / "model.safetensors").write_bytes(b"no tensors")
+    with pytest.raises(ModelError, match="not a readable safetensors file"):
+        engines.load(folder, engine="torch", precision="bf16")
+
+
 def test_unknown_names_list_the_valid_ones(model_folder):
     with pytest.raises(ModelError, match="valid: auto, torch, onnx, openvino"):
         engines.load(model_folder, engine="tensorrt")

@@ -54,22 +54,29 @@ def has_bf16() -> bool:
     return any(getattr(cpu, name, bool)() for name in names)
 
 
-def pack(model: nn.Module, dtype: torch.dtype = torch.float32) -> int:
-    """Replace the linear layers of `model` in place; how many there were.
+def packable(model: nn.Module) -> list[tuple[nn.Module, str, nn.Linear]]:
+    """The linear layers that can be replaced, each with its parent and its name there.
 
-    What reads its layers' matrices itself stays as it is (torch's own attention and encoder
-    layers, and heads that use their matrix for more than a product).
+    What reads its layers' matrices itself stays as it is: torch's own attention and encoder
+    layers, and Grad-CAM's classifier.
     """
-    count = 0
-    for module in model.modules():
-        if isinstance(module, (nn.MultiheadAttention, nn.TransformerEncoderLayer, GradCamDecoder)):
-            continue
-        for name, child in module.named_children():
-            # Heads of one output gain nothing.
-            if type(child) is nn.Linear and child.out_features >= 16:
-                setattr(module, name, PackedLinear(child, dtype))
-                count += 1
-    return count
+    readers = (nn.MultiheadAttention, nn.TransformerEncoderLayer, GradCamDecoder)
+    return [
+        (module, name, child)
+        for module in model.modules()
+        if not isinstance(module, readers)
+        for name, child in module.named_children()
+        # Heads of one output gain nothing.
+        if type(child) is nn.Linear and child.out_features >= 16
+    ]
+
+
+def pack(model: nn.Module, dtype: torch.dtype = torch.float32) -> int:
+    """Replace the `packable` layers of `model` in place; how many there were."""
+    layers = packable(model)
+    for module, name, linear in layers:
+        setattr(module, name, PackedLinear(linear, dtype))
+    return len(layers)
 
 
 class LowPrecision(nn.Module):

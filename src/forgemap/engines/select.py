@@ -72,10 +72,14 @@ def load(
             f"{path}: has no {engine} export of these weights{wanted}; make one: "
             f"forgemap export {folder} --format {engine}{asked}"
         )
+    from .lean import load_lean
     from .packed import accelerate
 
-    network, config = load_model(path, device)
     numbers = "fp32" if precision == "auto" else precision
+    if numbers == "bf16" and device.type == "cpu":
+        network, config = load_lean(path)
+    else:
+        network, config = load_model(path, device)
     return Loaded(accelerate(network, numbers, device), config, sha256, "torch", numbers)
 
 

@@ -1,0 +1,131 @@
+"""lean.py: a model folder -> the torch model in bfloat16, in the memory that bfloat16 takes.
+
+The usual way builds the network in float32, maps the file and copies: at its peak ViT-L holds its
+weights two and a half times. Here parameters have no memory until they are read, layer by layer.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from ..errors import ModelError
+from ..models.build import build
+from ..models.checkpoint import CONFIG, WEIGHTS, load_model
+from ..models.strict import describe_shapes, raise_misfits
+from ..preprocess import Preprocess
+from .packed import can_pack, packable
+
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d)
+
+
+def load_lean(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
+    """As `load_model` on the CPU; matrices and kernels are in bfloat16 and packed.
+
+    Networks that are built with a trial run (backbone "transformers") are loaded the usual way.
+
+    Raises:
+        ModelError: as `load_model`.
+    """
+    try:
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        plain = config["model"].get("backbone") != "transformers"
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        plain = False  # `load_model` says what is wrong
+    if not plain or not can_pack():
+        return load_model(folder)
+    try:
+        with parameters_on_meta():
+            model: Any = build(config["model"])
+        model.preprocess = Preprocess.from_dict(config["preprocess"])
+    except (ModelError, KeyError):
+        return load_model(folder)
+    path = folder / WEIGHTS
+    try:
+        _check(model, path)
+        _fill(model, path)
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"{path}: not a readable safetensors file ({error}).") from error
+    return model.eval(), config
+
+
+@contextmanager
+def parameters_on_meta() -> Iterator[None]:
+    """Networks that are built inside have parameters without memory; their buffers are real."""
+    register = nn.Module.register_parameter
+
+    def on_meta(self: nn.Module, name: str, param: nn.Parameter | None) -> None:
+        if param is not None:
+            param = nn.Parameter(param.detach().to("meta"), requires_grad=False)
+        register(self, name, param)
+
+    nn.Module.register_parameter = on_meta  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        nn.Module.register_parameter = register  # type: ignore[method-assign]
+
+
+def _check(model: nn.Module, path: Path) -> None:
+    expected = {name: value.shape for name, value in model.state_dict().items()}
+    with safe_open(path, framework="pt") as file:
+        found = {name: torch.Size(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    raise_misfits(
+        str(path),
+        missing=expected.keys() - found.keys(),
+        unexpected=found.keys() - expected.keys(),
+        misshaped=[
+            describe_shapes(name, found[name], shape)
+            for name, shape in expected.items()
+            if name in found and found[name] != shape
+        ],
+    )
+
+
+def _fill(model: nn.Module, path: Path) -> None:
+    """Give every module its own tensors, packing linear layers as soon as they are there."""
+    names = {id(module): name for name, module in model.named_modules()}
+    for parent, name, linear in packable(model):
+        _read(linear, names[id(linear)], path)
+        setattr(parent, name, _packed(linear))
+    for name, module in model.named_modules():
+        _read(module, name, path)
+        if isinstance(module, CONVOLUTIONS):
+            module.to(torch.bfloat16)
+
+
+def _packed(linear: nn.Linear) -> nn.Module:
+    from .packed import PackedLinear
+
+    return PackedLinear(linear, torch.bfloat16)
+
+
+def _read(module: nn.Module, prefix: str, path: Path) -> None:
+    """The module's own parameters and saved buffers, from the file, in float32.
+
+    The file is opened anew for each module: pages that were mapped count until it is closed.
+    """
+    own = {**module._parameters, **module._buffers}
+    wanted = [
+        name
+        for name, value in own.items()
+        if value is not None and name not in module._non_persistent_buffers_set
+    ]
+    if not wanted:
+        return
+    with safe_open(path, framework="pt") as file:
+        for name in wanted:
+            tensor: Tensor = file.get_tensor(f"{prefix}.{name}" if prefix else name)
+            old = own[name]
+            tensor = tensor.to(old.dtype if old is not None else None, copy=True)
+            if name in module._parameters:
+                module._parameters[name] = nn.Parameter(tensor, requires_grad=False)
+            else:
+                module._buffers[name] = tensor
