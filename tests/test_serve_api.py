@@ -20,7 +20,8 @@ from forgemap import report as reports
 from forgemap.errors import ForgemapError, ImageError
 from forgemap.image import load_image
 from forgemap.serve.app import create_app
-from forgemap.serve.schemas import Job, Models, Problem, Ready, Result
+from forgemap.serve.schemas import Result
+from forgemap.serve.schemas_server import Job, Models, Problem, Ready
 from forgemap.serve.settings import Settings
 from tests.conftest import picture
 from tests.serving import PATIENCE, running

@@ -24,7 +24,8 @@ pytest.importorskip("fastapi")
 
 import httpx2
 
-from forgemap.serve.schemas import Problem, Result
+from forgemap.serve.schemas import Result
+from forgemap.serve.schemas_server import Problem
 from tests.conftest import picture
 from tests.serving import running, until
 from tests.test_serve_api import png

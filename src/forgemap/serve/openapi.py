@@ -9,7 +9,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 
-from .schemas import Problem, ReportRequest
+from .schemas_server import Problem, ReportRequest
 from .settings import Settings
 
 DESCRIPTION = """Forgemap tells whether and where a picture was edited.

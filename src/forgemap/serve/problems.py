@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .schemas import Problem
+from .schemas_server import Problem
 
 MEDIA_TYPE = "application/problem+json"
 

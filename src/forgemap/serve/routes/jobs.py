@@ -13,7 +13,8 @@ from .. import openapi
 from ..bodies import merged
 from ..jobs import Jobs, follow
 from ..problems import UPLOAD, declared
-from ..schemas import ID, Job, Options
+from ..schemas import ID, Options
+from ..schemas_server import Job
 from ..settings import MiB
 from ..uploads import Lease, read_uploads
 

@@ -10,7 +10,8 @@ from fastapi.responses import Response
 from .. import openapi
 from ..bodies import read_json
 from ..problems import ProblemError, declared, invalid
-from ..schemas import ID, ReportRequest
+from ..schemas import ID
+from ..schemas_server import ReportRequest
 from ..service import Service
 
 ResultId = Annotated[str, Path(pattern=ID, description="Of a result, as in `result`.")]

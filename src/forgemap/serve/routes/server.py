@@ -10,7 +10,7 @@ from ...decode import FORMATS
 from .. import openapi
 from ..metrics import MEDIA_TYPE as METRICS_TYPE
 from ..problems import ProblemError, declared
-from ..schemas import Health, Models, Ready
+from ..schemas_server import Health, Models, Ready
 from ..service import Service
 from ..settings import MiB
 
