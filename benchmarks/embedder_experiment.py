@@ -1,23 +1,27 @@
 """embedder_experiment.py: the tables of docs/experiments/embedder.md from the runs of
 recipes/embedder.sh: every family, seen and unseen, by three classifiers and two baselines.
 
-python -m benchmarks.embedder_experiment OUT [--default]
+python -m benchmarks.embedder_experiment OUT [--test plain-test] [--default]
+python -m benchmarks.embedder_experiment OUT --results RESULTS [--results RESULTS]   # verdicts
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
 from forgemap import classifiers
 from forgemap.data.generated import REAL, Labelled, read_generated
 from forgemap.evaluate.embed import Model
 from forgemap.evaluate.markdown import markdown_table
+from forgemap.generated import Rule
 from forgemap.image import load_image
 
 from .generated_baselines import features, probe, thinned
@@ -59,13 +63,39 @@ def accuracy(scores: np.ndarray, test: list[Labelled], family: str) -> float:
     return float(balanced_accuracy_score(names[chosen] == family, scores[chosen] > 0.5))
 
 
+def verdicts(folder: Path, results: Sequence[Path]) -> str:
+    """What an embedder's rule says of the pictures that `forgemap evaluate` scored: the share of
+    each family judged generated, and in brackets not cleared, as saved and after JPEG."""
+    rule = Rule.from_dict(json.loads((folder / "config.json").read_text())["generated"])
+    column = f"score_{rule.classifier}"
+    tables = [pq.read_table(r / "scores.parquet") for r in results]
+    table = [row for each in tables for row in each.to_pylist()]
+    scores = np.array([rule.score(row[column]) for row in table])
+    which = np.array([f"{row['generator']}\0{row['variant']}" for row in table])
+    variants = list(dict.fromkeys(row["variant"] for row in table))
+    families = sorted({row["generator"] for row in table}, key=lambda name: (name != REAL, name))
+    lines = [["pictures", *variants]]
+    for family in families:
+        cells = []
+        for variant in variants:
+            own = scores[which == f"{family}\0{variant}"]
+            called, doubted = (own >= rule.generated_at).mean(), (own >= rule.clear_below).mean()
+            cells.append(f"{called:.1%} ({doubted:.0%} of {len(own)})")
+        lines.append([family, *cells])
+    return markdown_table(lines)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", type=Path)
     parser.add_argument("--test", default="test", help="which pictures: test or plain-test")
     parser.add_argument("--default", action="store_true", help="also the default localizer's score")
+    parser.add_argument("--results", type=Path, action="append", help="of forgemap evaluate")
     given = parser.parse_args()
     out: Path = given.out
+    if given.results:
+        print(verdicts(out / "run-all" / "model", given.results))
+        return
 
     train = [p for kind in ("camera", "small") for p in read_generated(out / f"{kind}-train")]
     test = [p for kind in ("camera", "small") for p in read_generated(out / f"{kind}-{given.test}")]
