@@ -16,7 +16,8 @@ from forgemap.detector import Detector
 from forgemap.errors import DataError
 from forgemap.evaluate.benchmark import evaluate
 from forgemap.evaluate.results import Results
-from forgemap.evaluate.robustness import GRIDS, PARTS, PIPELINES, Variant, variants
+from forgemap.evaluate.robustness import GRIDS, PARTS, Variant, variants
+from forgemap.evaluate.robustness_pipelines import PIPELINES
 from forgemap.evaluate.robustness_report import FLIPS, markdown, save, summarise, upper_bound
 from forgemap.image import load_image
 from forgemap.synth.benign import BENIGN

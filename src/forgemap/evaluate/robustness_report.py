@@ -21,7 +21,8 @@ from .bootstrap import Interval, mean_interval
 from .markdown import cell, markdown_table
 from .plots import COLOURS
 from .results import ALL, NONE, Results, Row, write
-from .robustness import GRIDS, PIPELINES
+from .robustness import GRIDS
+from .robustness_pipelines import PIPELINES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
