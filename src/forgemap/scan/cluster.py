@@ -75,7 +75,7 @@ def _start(cluster: str) -> tuple[Any, bool]:
     if name != "ray":
         raise ForgemapError(f"--cluster {cluster!r} is unknown: use ray or ray:ADDRESS.")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # asks nothing of the network
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # what matters comes as an exception
     try:
         import ray
         import ray.data
@@ -122,8 +122,6 @@ def _run(
         compute=ray.data.ActorPoolStrategy(min_size=min(low, high), max_size=high),
         num_cpus=workers if gpu else 1,
         num_gpus=1 if gpu else None,
-        max_restarts=-1,
-        max_task_retries=-1,
     )
     try:
         for table in data.iter_batches(batch_size=None, batch_format="pyarrow"):
@@ -132,7 +130,7 @@ def _run(
     except (ray.exceptions.RayError, RuntimeError) as error:
         cause = error
         while cause.__cause__ is not None:
-            cause = cause.__cause__  # type: ignore[assignment]
+            cause = cause.__cause__
         raise ForgemapError(
             f"The cluster could not go on ({_first(cause)}): what has been written is whole; the "
             "same command goes on from there."
