@@ -212,7 +212,8 @@ def held_out(
 ) -> Iterable[tuple[int, str, str, np.ndarray, np.ndarray]]:
     """(number, group, source, pixels, mask) of everything that is looked at."""
     for number, record in enumerate(track(records, "held-out pictures")):
-        group = record.method if record.manipulated else "untouched crops"
+        plain = "untouched, honestly processed" if record.benign else "untouched crops"
+        group = record.method if record.manipulated else plain
         yield number, group, record.source, *load_pair(record)
     if photos:
         for number, (group, source, pixels) in enumerate(untouched_photos(photos, split)):
