@@ -27,7 +27,7 @@ import httpx2
 from forgemap.serve.schemas import Result
 from forgemap.serve.schemas_server import Problem
 from tests.conftest import picture
-from tests.serving import running, until
+from tests.serving import PATIENCE, running, until
 from tests.test_serve_api import png
 from tests.test_serve_security import bomb
 
@@ -35,7 +35,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(3000)]
 
 BODIES = int(os.environ.get("FORGEMAP_HOSTILE", "1000"))
 EXAMPLES = int(os.environ.get("FORGEMAP_EXAMPLES", "50"))
-DEADLINE = 60
+DEADLINE = PATIENCE
 
 
 @pytest.fixture(scope="module")

@@ -56,6 +56,7 @@ def shared(model, tmp_path_factory):
 def server(shared):
     """Idle and ready, whatever the test before has done to it."""
     until(lambda: shared.get("/readyz").status_code == 200)
+    until(lambda: shared.metric("forgemap_upload_bytes") == 0)  # the jobs before have ended
     yield shared
     if shared.process.poll() is None:
         shared.signal_workers(signal.SIGCONT)

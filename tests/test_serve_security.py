@@ -31,6 +31,7 @@ from forgemap.serve.metrics import Metrics
 from forgemap.serve.security import HEADERS, Guard
 from forgemap.serve.settings import Settings
 from forgemap.serve.uploads import clean_name
+from tests.conftest import picture
 from tests.serving import PATIENCE, running, until
 from tests.test_serve_api import is_problem, png
 
@@ -391,9 +392,20 @@ def test_a_file_name_cannot_become_code(http):
     assert report.headers["content-disposition"].startswith("attachment")
 
 
+def damaged_tiff() -> bytes:
+    """One of which libtiff itself complains, on the standard error of its process."""
+    buffer = io.BytesIO()
+    PILImage.fromarray(picture(64, 64)).save(buffer, "tiff", compression="tiff_lzw")
+    data = bytearray(buffer.getvalue())
+    start = PILImage.open(buffer).tag_v2[273][0]  # of the first strip
+    data[start + 40 : start + 200] = b"\xff" * 160
+    return bytes(data)
+
+
 def test_logs_hold_no_name_and_no_token(http, server):
     files = {"file": ("my-secret-holiday.png", png())}
     http.post("/v1/analyze", files=files, params={"outputs": "none"})
+    http.post("/v1/analyze", content=damaged_tiff())
     until(lambda: any(entry.get("route") == "/v1/analyze" for entry in server.log()))
     log = server.raw_log()
     assert "holiday" not in log and TOKEN not in log

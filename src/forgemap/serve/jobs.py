@@ -164,8 +164,6 @@ class Jobs:
                 task.cancel()
             await asyncio.gather(*running, return_exceptions=True)
             raise
-        finally:
-            job.lease.give()
 
     async def _judge(self, job: Job, i: int) -> None:
         picture, upload = job.pictures[i], job.uploads[i]
@@ -197,6 +195,7 @@ class Jobs:
         job.status, job.expires = status, in_time(seconds)
         job.until = time.monotonic() + seconds
         job.uploads = []
+        job.lease.give()
         job.changed()
 
 

@@ -159,17 +159,15 @@ class Pool:
                 await worker.end()
                 self._workers.pop(i, None)
                 return
-            if batch and not await self._hand_over(worker, batch):
-                self._workers.pop(i, None)
-                self.metrics.restarts.inc()
-                await worker.kill()
-                worker = None
-            elif not batch:  # the worker died while it had nothing to do
-                self._workers.pop(i, None)
-                self.metrics.restarts.inc()
+            if batch and await self._hand_over(worker, batch):
+                continue
+            if not batch:  # it died while it had nothing to do
                 log.error("worker lost", extra={"device": device})
-                await worker.kill()
-                worker = None
+            self._workers.pop(i, None)
+            self.metrics.restarts.inc()
+            await worker.kill()
+            log.info("worker ended", extra={"device": device, "exit": worker.process.returncode})
+            worker = None
 
     async def _next_batch(self, worker: Worker) -> list[Task] | None:
         """Pictures for one model; [] if the worker died meanwhile, None at the end."""

@@ -14,9 +14,11 @@ import os
 import signal
 import sys
 import time
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
-from traceback import format_exc
+from datetime import datetime, timezone
+from traceback import format_exc, format_exception
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from . import frames
@@ -58,9 +60,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the server's, which then ends stdin
     commands = os.fdopen(os.dup(0), "rb")
     answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # libraries that print must not print into the messages
-    with open(os.devnull, "rb") as nothing:
-        os.dup2(nothing.fileno(), 0)
+    _keep_log_clean()
     _no_core_dumps()
     start = frames.read(commands)
     if start is None:
@@ -157,8 +157,7 @@ def _judge_group(detector: Detector, group: list[_Decoded]) -> Iterator[Answer]:
             yield left[0].index, answer, blobs
             del left[0]
     except Exception as error:  # out of memory, a fault of ours: the others shall have answers
-        entry = {"level": "error", "event": "fault in a worker", "traceback": format_exc()}
-        print(json.dumps(entry), file=sys.stderr, flush=True)  # the server's log
+        _log(format_exc())
         if len(group) == 1:
             yield group[0].index, {"fault": type(error).__name__}, []
             return
@@ -185,6 +184,24 @@ def _answer(decoded: _Decoded, report: Report) -> tuple[dict[str, Any], list[byt
     if item["row"]:
         answer["row"] = picture_row(report, image.pixels)
     return answer, blobs
+
+
+def _log(traceback: str) -> None:
+    """A line of the server's log."""
+    now = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
+    entry = {"time": now, "level": "error", "event": "fault in a worker", "traceback": traceback}
+    print(json.dumps(entry), file=sys.stderr, flush=True)
+
+
+def _keep_log_clean() -> None:
+    """What libraries print goes nowhere: neither into the messages nor between the JSON of the
+    log, as the decoders' complaints about damaged files would."""
+    sys.stderr = os.fdopen(os.dup(2), "w", buffering=1)
+    with open(os.devnull, "r+b") as nothing:
+        for number in (0, 1, 2):
+            os.dup2(nothing.fileno(), number)
+    warnings.simplefilter("ignore")
+    sys.excepthook = lambda *error: _log("".join(format_exception(*error)))
 
 
 def _no_core_dumps() -> None:
