@@ -125,11 +125,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             given.model, given.data, split=given.split, limit=given.limit, steps=given.steps,
             seed=given.seed,
         )  # fmt: skip
-        text = table(rows)
+        machine = facts.machine()
+        text = (
+            f"{rows[0]['model']}, {machine['date']}, {machine['processor']}; {given.steps} steps; "
+            f"95 % intervals over source photos in brackets.\n\n{table(rows)}"
+        )
         print(text)
         if given.out is not None:
             given.out.mkdir(parents=True, exist_ok=True)
-            content = {**facts.machine(), "model": given.model, "rows": rows}
+            content = {**machine, "steps": given.steps, "rows": rows}
             write(given.out / "fooling.json", json.dumps(content, indent=1) + "\n")
             write(given.out / "fooling.md", text)
     except ForgemapError as error:
@@ -148,9 +152,9 @@ def run(
     budgets: Sequence[int] = BUDGETS,
     seed: int = 0,
 ) -> list[dict[str, Any]]:
-    """One row per picture and attack: image, source, method, manipulated, attack, verdict, iou.
+    """One row per picture and attack, for `table`.
 
-    The attack "none" is the picture as it is. A third of the pictures is untouched, the others are
+    A row: image, source, method, manipulated, attack, score, verdict, iou, model. The attack "none" is the picture as it is. A third of the pictures is untouched, the others are
     evenly of all methods. Pictures of more than LARGEST pixels are left out.
     """
     detector = Detector.load(model, detector=None)
@@ -185,7 +189,7 @@ def run(
                 {
                     "image": record.image.name, "source": record.source, "method": record.method,
                     "manipulated": record.manipulated, "attack": name, "score": report.score,
-                    "verdict": report.verdict, "iou": overlap,
+                    "verdict": report.verdict, "iou": overlap, "model": detector.name,
                 }
             )  # fmt: skip
         print(f"{number + 1} of {len(records)}", file=sys.stderr)

@@ -32,4 +32,5 @@ grep '"method": "none"' "$out/test/manifest.jsonl" > "$out/test/untouched.jsonl"
 "$python" -m benchmarks.into_docs docs/experiments/robustness.md \
     "robustness=$out/robustness/robustness.md" "alarms=$out/alarms/robustness.md" "fooling=$out/fooling/fooling.md"
 "$python" -m benchmarks.into_docs docs/experiments/baselines.md "baselines=$out/baselines/baselines.md"
-cp "$out/robustness/flips.png" "$out/alarms/benign.png" docs/experiments/
+cp "$out/robustness/flips.png" docs/experiments/robustness-flips.png
+cp "$out/alarms/benign.png" docs/experiments/robustness-benign.png

@@ -117,7 +117,8 @@ def tables(found: dict[str, Results]) -> str:
     kinds = [(g.kind, g.name) for g in first.of("as is", "method", "overall", "untouched")]
     pictures = {g.name: g.pictures for g in first.of("as is", "method", "overall", "untouched")}
     parts = [
-        f"{facts['date']}, {facts['processor']}; 95 % intervals over source photos in brackets.\n"
+        f"{', '.join(r.facts['model'] for r in found.values())}; {facts['date']}, "
+        f"{facts['processor']}; 95 % intervals over source photos in brackets.\n"
     ]
     for metric, title in TABLES.items():
         lines = [["", "pictures", *found]]
