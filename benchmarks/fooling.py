@@ -154,8 +154,9 @@ def run(
 ) -> list[dict[str, Any]]:
     """One row per picture and attack, for `table`.
 
-    A row: image, source, method, manipulated, attack, score, verdict, iou, model. The attack "none" is the picture as it is. A third of the pictures is untouched, the others are
-    evenly of all methods. Pictures of more than LARGEST pixels are left out.
+    A row: image, source, method, manipulated, attack, score, verdict, iou, model. The attack "none"
+    is the picture as it is. A third of the pictures is untouched, the others are evenly of all
+    methods. Pictures of more than LARGEST pixels are left out.
     """
     detector = Detector.load(model, detector=None)
     detector.model.requires_grad_(False)
