@@ -4,9 +4,9 @@ python -m benchmarks.bench_scan [--pictures 100000] [--cluster N] [--out FILE]
 
 Memory: a scan of so many tiny pictures (in tar shards, a tiny random model), the resident memory
 of the run and of its decoders, the most in each tenth; flat means that the last nine tenths need
-no more than 5 % over the first. Decoding: the same photographs read by threads in one process and by
-processes, in turns; ratios of wall time. With --cluster N: N photographs by one process and on Ray
-with one and with two actors. A busy machine distorts what is per second of wall time.
+no more than 5 % over the first. Decoding: the same photographs read by threads in one process and
+by processes, in turns; ratios of wall time. With --cluster N: N photographs by one process and on
+Ray with one and with two actors. A busy machine distorts what is per second of wall time.
 """
 
 from __future__ import annotations

@@ -241,22 +241,25 @@ def test_a_picture_that_ends_its_decoder_costs_only_itself(
     decoders = Decoders(1, 10**6, 60, None)
     try:
         assert decoders.load(Item(0, "", str(good), address=str(good))).image is not None
-        real = forgemap.scan.decoders._Decoder._answer
+        real = forgemap.scan.decoders._Decoder.run
 
-        def killed(self: Any, timeout: float) -> Any:
+        def killed(self: Any, *arguments: Any) -> Any:
+            if self._process is None:
+                self._start()
             os.kill(self._process.pid, signal.SIGKILL)  # as the kernel does when memory is short
             self._process.join()
-            return real(self, timeout)
+            return real(self, *arguments)
 
-        monkeypatch.setattr(forgemap.scan.decoders._Decoder, "_answer", killed)
+        monkeypatch.setattr(forgemap.scan.decoders._Decoder, "run", killed)
         lost = decoders.load(Item(1, "", str(bad), address=str(bad)))
         monkeypatch.undo()
         assert lost.image is None
         assert lost.error == (f"{bad} brought its decoder down (signal 9): get an intact copy")
         assert decoders.load(Item(2, "", str(good), address=str(good))).error is None
-        decoders.timeout = 0.0
+        os.kill(decoders._all[0]._process.pid, signal.SIGSTOP)  # it will never answer
+        decoders.timeout = 0.1
         slow = decoders.load(Item(3, "", str(good), address=str(good)))
-        assert "was still being decoded after 0 s" in str(slow.error)
+        assert "was still being decoded after 0.1 s" in str(slow.error)
         decoders.timeout = 60
         assert decoders.load(Item(4, "", str(good), data=png(5))).error is None
     finally:
