@@ -213,12 +213,14 @@ def test_an_embedder_s_export_embeds(kind, photographs, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
-def test_int8_is_written_where_it_holds_and_refused_where_not(kind, photographs, tmp_path):
+def test_int8_is_written_where_it_holds_and_refused_where_not(
+    kind, photographs, tmp_path, monkeypatch
+):
     model = saved(tmp_path / "model", **DECLIP, decoder="conv-4")
-    network = engines.load(model, engine="torch").model
-    with pytest.raises(ModelError, match=r"int8 does not match: the mean mask IoU|verdicts differ"):
-        # Random weights: every pixel is a toss-up, so that any rounding changes the mask.
-        export(model, kind, "int8", calibrate=photographs)
+    with monkeypatch.context() as stricter:
+        stricter.setattr("forgemap.engines.record.LEAST_IOU", 1.1)  # no mask reaches it
+        with pytest.raises(ModelError, match="int8 does not match: the mean mask IoU"):
+            export(model, kind, "int8", calibrate=photographs, limit=2)
     assert not (model / "exports").exists()
     plain = build({**DECLIP, "decoder": "conv-4"})
     plain.load_state_dict(saved_state(model))
@@ -226,10 +228,10 @@ def test_int8_is_written_where_it_holds_and_refused_where_not(kind, photographs,
     save_model(plain, model)
     made = export(model, kind, "int8", calibrate=photographs)
     assert made.export.parity.pictures == 4  # those that were not calibrated on
+    assert made.export.parity.largest_difference > 0  # it is int8, not a copy
     assert made.folder == model / "exports" / f"{kind}-int8"
     loaded = engines.load(model, engine=kind)
     assert (loaded.engine, loaded.precision) == (kind, "int8")
-    assert network.native is loaded.model.native
 
 
 def saved_state(model: Path) -> dict[str, torch.Tensor]:

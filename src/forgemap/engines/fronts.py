@@ -25,12 +25,17 @@ Arrays = list[np.ndarray]
 class Front(Protocol):
     """What happens in torch before and after the exported graph."""
 
-    #: Names of the graph's inputs.
-    inputs: Sequence[str]
-    #: Names of the graph's outputs.
-    outputs: Sequence[str]
-    #: Dimensions of the inputs besides the batch that may have any size.
-    free: Sequence[int]
+    @property
+    def inputs(self) -> Sequence[str]:
+        """Names of the graph's inputs."""
+
+    @property
+    def outputs(self) -> Sequence[str]:
+        """Names of the graph's outputs."""
+
+    @property
+    def free(self) -> Sequence[int]:
+        """Dimensions of the inputs besides the batch that may have any size."""
 
     def before(self, images: Tensor) -> list[Tensor]: ...
 

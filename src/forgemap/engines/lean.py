@@ -21,7 +21,7 @@ from ..models.build import build
 from ..models.checkpoint import CONFIG, WEIGHTS, load_model
 from ..models.strict import describe_shapes, raise_misfits
 from ..preprocess import Preprocess
-from .packed import can_pack, packable
+from .packed import PackedLinear, can_pack, packable
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d)
 
@@ -92,23 +92,18 @@ def _check(model: nn.Module, path: Path) -> None:
 def _fill(model: nn.Module, path: Path) -> None:
     """Give every module its own tensors, packing linear layers as soon as they are there."""
     names = {id(module): name for name, module in model.named_modules()}
-    for parent, name, linear in packable(model):
-        _read(linear, names[id(linear)], path)
-        setattr(parent, name, _packed(linear))
+    layers = packable(model)
+    while layers:  # taken off the list, so that no float32 matrix outlives its packed form
+        parent, name, linear = layers.pop()
+        _read(linear, names[id(linear)], path, torch.bfloat16)
+        setattr(parent, name, PackedLinear(linear, torch.bfloat16))
+        del linear
     for name, module in model.named_modules():
-        _read(module, name, path)
-        if isinstance(module, CONVOLUTIONS):
-            module.to(torch.bfloat16)
+        _read(module, name, path, torch.bfloat16 if isinstance(module, CONVOLUTIONS) else None)
 
 
-def _packed(linear: nn.Linear) -> nn.Module:
-    from .packed import PackedLinear
-
-    return PackedLinear(linear, torch.bfloat16)
-
-
-def _read(module: nn.Module, prefix: str, path: Path) -> None:
-    """The module's own parameters and saved buffers, from the file, in float32.
+def _read(module: nn.Module, prefix: str, path: Path, dtype: torch.dtype | None) -> None:
+    """The module's own parameters and saved buffers, from the file, in `dtype` or their own.
 
     The file is opened anew for each module: pages that were mapped count until it is closed.
     """
@@ -124,7 +119,7 @@ def _read(module: nn.Module, prefix: str, path: Path) -> None:
         for name in wanted:
             tensor: Tensor = file.get_tensor(f"{prefix}.{name}" if prefix else name)
             old = own[name]
-            tensor = tensor.to(old.dtype if old is not None else None, copy=True)
+            tensor = tensor.to(dtype or (None if old is None else old.dtype), copy=True)
             if name in module._parameters:
                 module._parameters[name] = nn.Parameter(tensor, requires_grad=False)
             else:

@@ -68,7 +68,7 @@ def quantize(
     from onnxruntime.quantization import quantize_static as run
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    class Reader(_Reader, CalibrationDataReader):
+    class Reader(_Reader, CalibrationDataReader):  # type: ignore[misc]
         pass
 
     prepared = target.with_name("prepared.onnx")

@@ -37,7 +37,8 @@ class PackedLinear(nn.Module):
 
 def can_pack() -> bool:
     """Whether this torch and this processor multiply packed matrices; tried, not guessed."""
-    if not torch.backends.mkldnn.is_available():
+    mkldnn: Any = torch.backends.mkldnn
+    if not mkldnn.is_available():
         return False
     layer = nn.Linear(4, 3)
     try:
@@ -74,9 +75,12 @@ def packable(model: nn.Module) -> list[tuple[nn.Module, str, nn.Linear]]:
 def pack(model: nn.Module, dtype: torch.dtype = torch.float32) -> int:
     """Replace the `packable` layers of `model` in place; how many there were."""
     layers = packable(model)
-    for module, name, linear in layers:
+    count = len(layers)
+    while layers:  # taken off the list, so that no matrix outlives its packed form
+        module, name, linear = layers.pop()
         setattr(module, name, PackedLinear(linear, dtype))
-    return len(layers)
+        del linear
+    return count
 
 
 class LowPrecision(nn.Module):
