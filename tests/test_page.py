@@ -276,6 +276,7 @@ def test_many_pictures_are_one_job_and_a_wrong_file_is_told_in_words(
     expect(page.locator("#list li").nth(2)).to_contain_text("not readable")
     page.locator("#list button").nth(2).click()
     assert "notes.txt is not a picture" in page.inner_text("#reason")
+    assert page.locator("#list li").nth(2).locator("img").count() == 0  # no broken thumbnail
     assert page.locator("#viewer").is_hidden()
     page.locator("#list button").nth(1).click()
     judged(page)

@@ -57,6 +57,8 @@ def server(shared):
     """Idle and ready, whatever the test before has done to it."""
     until(lambda: shared.get("/readyz").status_code == 200)
     until(lambda: shared.metric("forgemap_upload_bytes") == 0)  # the jobs before have ended
+    # A worker answers in order: it has nothing left of a picture that nobody waits for any more.
+    until(lambda: post(shared).status_code == 200)
     yield shared
     if shared.process.poll() is None:
         shared.signal_workers(signal.SIGCONT)

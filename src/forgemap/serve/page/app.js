@@ -157,7 +157,7 @@ function list() {
         el(
           "button",
           { type: "button", className: `picture ${item.status}`, ariaCurrent: item === current ? "true" : "false", onclick: () => select(item) },
-          el("img", { src: item.url, alt: "", loading: "lazy", decoding: "async", onerror: (event) => event.target.classList.add("blank") }),
+          thumbnail(item),
           el(
             "span",
             { className: "picture-words" },
@@ -174,6 +174,17 @@ function list() {
   $("overall").value = over;
   $("overall").hidden = over === items.length;
   $("batch").hidden = !(over === items.length && items.some((item) => item.status === "done"));
+}
+
+/** The picture, small; a plain square where this browser cannot draw it. */
+function thumbnail(item) {
+  const square = () => el("span", { className: "blank" });
+  if (item.blank) return square();
+  const onerror = (event) => {
+    item.blank = true;
+    event.target.replaceWith(square());
+  };
+  return el("img", { src: item.url, alt: "", loading: "lazy", decoding: "async", onerror });
 }
 
 function select(item) {
@@ -229,6 +240,7 @@ async function drawable(item) {
     // HEIC and TIFF are not for most browsers: the server's copy is.
   }
   item.url = URL.createObjectURL(await output(item, "picture"));
+  item.blank = false;
   list();
   return item.url;
 }
