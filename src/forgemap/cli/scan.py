@@ -109,7 +109,7 @@ def scan(
         actors=(low, high),
     )
     # A cluster or a container that ends us asks with this signal: as kindly as Ctrl-C.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         outcome = run(sources, out, settings, column=column, since=since, cluster=cluster)
     except KeyboardInterrupt:
@@ -118,6 +118,8 @@ def scan(
             file=sys.stderr,
         )
         raise typer.Exit(130) from None
+    finally:
+        signal.signal(signal.SIGTERM, before)
     parts = [f"{outcome.judged:,} judged ({outcome.manipulated:,} manipulated)"]
     parts += [f"{outcome.unreadable:,} not readable"] if outcome.unreadable else []
     parts += [f"{outcome.known:,} known from {since}"] if since is not None else []

@@ -122,7 +122,7 @@ def parquet_members(address: str, column: str, start: int) -> Iterator[Member]:
     try:
         with opened(address) as file:
             table = pq.ParquetFile(file)
-            groups = []
+            groups: list[int] = []
             for group in range(table.num_row_groups):  # whole groups before `start` stay unread
                 rows = table.metadata.row_group(group).num_rows
                 if not groups and row + rows <= start:

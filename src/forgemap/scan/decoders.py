@@ -158,7 +158,7 @@ class _Decoder:
             if answer.get("error") is not None:
                 return answer, None
             pixels = np.empty((answer["height"], answer["width"], 3), np.uint8)
-            pipe.recv_bytes_into(memoryview(pixels).cast("B"))
+            pipe.recv_bytes_into(pixels.data.cast("B"))
             return answer, pixels
         except (EOFError, OSError) as error:
             if self._process is not None:

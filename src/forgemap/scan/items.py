@@ -56,8 +56,10 @@ def items_of(unit: Unit, start: int, max_pixels: int) -> Iterator[Item]:
         yield from _container(first, start, max_pixels)
         return
     for index, entry in enumerate(unit.entries[start:], start=start):
-        place = {"address": entry.address} if entry.error is None else {"error": entry.error}
-        yield Item(index, entry.source, entry.address, size=entry.size, **place)
+        place = entry.address if entry.error is None else None
+        yield Item(
+            index, entry.source, entry.address, None, place, size=entry.size, error=entry.error
+        )
 
 
 def _container(entry: Entry, start: int, max_pixels: int) -> Iterator[Item]:

@@ -147,11 +147,11 @@ def _braces(source: str) -> Iterable[str]:
     """WebDataset's spelling of many shards, `a-{000..009}.tar`."""
     if "{" not in source or os.path.lexists(source):
         return [source]
-    from braceexpand import UnbalancedBracesError, braceexpand
+    from braceexpand import braceexpand
 
     try:
         return list(braceexpand(source))
-    except UnbalancedBracesError:
+    except ValueError:  # braces that do not close are part of the name
         return [source]
 
 
