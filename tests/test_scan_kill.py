@@ -93,6 +93,7 @@ def kill_and_compare(model: Path, tmp_path: Path, moments: int) -> None:
         assert leftovers(out) == []
 
 
+@pytest.mark.slow
 def test_killed_at_two_moments(model_folder: Path, tmp_path: Path) -> None:
     kill_and_compare(model_folder, tmp_path, 2)
 
