@@ -67,7 +67,9 @@ def test_wheel_metadata_states_version_licence_and_extras(wheel):
     assert "License-Expression: Apache-2.0\n" in metadata
     extras = set(re.findall(r"^Provides-Extra: (\S+)$", metadata, re.M))
     models = {"clip", "lora", "diffusers", "train", "classify", "evaluate", "onnx", "openvino"}
-    assert extras == models | {"synth", "shards", "embed", "scan", "ray", "serve", "dev", "all"}
+    assert extras == models | {"synth", "shards", "embed", "scan", "ray", "serve", "dev", "all"} | {
+        "credentials"
+    }
 
 
 def test_command_is_installed():

@@ -4,8 +4,7 @@ found = read_metadata(data, "JPEG", pixels, orientation)   # a Metadata; never a
 found.findings                                             # what to look at, in words
 
 Everything here can be forged or stripped; it is told beside the verdict and does not enter it. GPS
-co-ordinates are reported as present and never repeated. Content credentials (C2PA) are found, not
-verified: their library is large and by default asks the network.
+co-ordinates are reported as present and never repeated.
 """
 
 from __future__ import annotations
@@ -21,13 +20,13 @@ import numpy as np
 from PIL import ExifTags
 from PIL import Image as PILImage
 
+from .credentials import Credentials, read_credentials
 from .decode import TiffFile, open_header
 from .pixels import stored_view
 
 # Tags of TIFF 6.0 and EXIF 2.32.
 _MAKE, _MODEL, _SOFTWARE, _CHANGED, _THUMB_AT, _THUMB_SIZE = 271, 272, 305, 306, 513, 514
 _EXIF, _GPS, _TAKEN, _LENS = 0x8769, 0x8825, 0x9003, 0xA434
-_C2PA_TAG = 52545
 
 _MOST = 200  # characters of any one entry that are repeated
 _MOST_XMP = 2**20
@@ -89,7 +88,7 @@ class Metadata:
     source_type: str | None = None
     """IPTC's digital source type, in words."""
     c2pa: str | None = None
-    """Content credentials: that there are some. Their signature is not verified."""
+    """Content credentials: who signed, with what, and whether the signature fits the file."""
     thumbnail: Thumbnail | None = None
     """The copy inside EXIF."""
     findings: list[str] = field(default_factory=list)
@@ -109,13 +108,15 @@ def read_metadata(data: bytes, format: str, pixels: np.ndarray, orientation: int
         pixels: (H, W, 3) uint8, the displayed picture, for comparison with the thumbnail.
         orientation: EXIF orientation that was applied, 1..8.
     """
+    signed = read_credentials(data, format)
     try:
         im = TiffFile(io.BytesIO(data)) if format == "TIFF" else open_header(data, format)
         exif = im.getexif()
         details = dict(exif.get_ifd(_EXIF))
         gps = any(tag in (2, 4) for tag in exif.get_ifd(_GPS))
     except Exception:  # metadata is a heap of bytes from anywhere; the picture itself was read
-        return Metadata(c2pa=_credentials(data, format), findings=["The metadata are damaged."])
+        damaged = ["The metadata are damaged.", *_of_credentials(signed)]
+        return Metadata(c2pa=signed and signed.text, findings=damaged)
     xmp = _xmp(im)
     texts = {str(k): str(v) for k, v in im.info.items() if isinstance(v, str)}
     maker, model = _text(exif.get(_MAKE)), _text(exif.get(_MODEL))
@@ -125,6 +126,7 @@ def read_metadata(data: bytes, format: str, pixels: np.ndarray, orientation: int
         _text(exif.get(_SOFTWARE)) or _tag(xmp, "xmp:CreatorTool") or _text(texts.get("Software"))
     )
     kind = (re.search(r"digitalsourcetype/(\w{1,60})", xmp) or [None, None])[1]
+    kind = kind or (signed and signed.kind)
     found = Metadata(
         camera=" ".join(filter(None, (maker, model))) or None,
         lens=_text(details.get(_LENS)),
@@ -133,11 +135,20 @@ def read_metadata(data: bytes, format: str, pixels: np.ndarray, orientation: int
         modified=_date(exif.get(_CHANGED)) or _tag(xmp, "xmp:ModifyDate"),
         gps=gps,
         source_type=_SOURCE_TYPES.get(kind, kind) if kind else None,
-        c2pa=_credentials(data, format),
+        c2pa=signed and signed.text,
         thumbnail=_thumbnail(im, pixels, orientation),
     )
     found.findings.extend(_findings(found, texts, xmp, kind))
+    found.findings.extend(_of_credentials(signed))
     return found
+
+
+def _of_credentials(signed: Credentials | None) -> Iterator[str]:
+    if signed is not None and signed.sound is False:
+        yield (
+            "Its content credentials do not fit the picture: it was changed after it was signed, "
+            "or they were taken from another."
+        )
 
 
 def _findings(found: Metadata, texts: dict[str, str], xmp: str, kind: str | None) -> Iterator[str]:
@@ -234,45 +245,3 @@ def _compare(stored: np.ndarray, small: np.ndarray) -> Thumbnail:
 DIFFERS = 0.1
 """More than tone curves, sharpening and compression of a thumbnail explain: on six photographs with
 thumbnails of another tone curve, at JPEG 60, the difference was 0.06 at most."""
-
-
-def _credentials(data: bytes, format: str) -> str | None:
-    """Whether the file holds a C2PA manifest (C2PA 2.1, appendix A); not whether it is valid."""
-    try:
-        present = any(_manifests(data, format))
-    except Exception:  # a damaged file, of which the TIFF reader raises nearly every class
-        present = False
-    return "present; the signature is not verified here" if present else None
-
-
-def _manifests(data: bytes, format: str) -> Iterator[bool]:
-    if format == "JPEG":  # APP11 segments with JUMBF boxes
-        at = 2
-        while at + 4 <= len(data) and data[at] == 0xFF and data[at + 1] not in (0xD9, 0xDA):
-            size = int.from_bytes(data[at + 2 : at + 4], "big")
-            yield data[at + 1] == 0xEB and b"c2pa" in data[at + 4 : at + 2 + min(size, 512)]
-            at += 2 + max(2, size)
-    elif format == "PNG":
-        at = 8
-        while at + 8 <= len(data):
-            yield data[at + 4 : at + 8] == b"caBX"
-            at += 12 + int.from_bytes(data[at : at + 4], "big")
-    elif format == "WebP":
-        at = 12
-        while at + 8 <= len(data):
-            yield data[at : at + 4] == b"C2PA"
-            size = int.from_bytes(data[at + 4 : at + 8], "little")
-            at += 8 + size + size % 2
-    elif format in ("HEIC", "AVIF"):
-        at = 0
-        while at + 24 <= len(data):
-            yield data[at + 4 : at + 8] == b"uuid" and data[at + 8 : at + 24] == _C2PA_UUID
-            size = int.from_bytes(data[at : at + 4], "big")
-            if size < 8:
-                return
-            at += size
-    elif format == "TIFF":
-        yield _C2PA_TAG in TiffFile(io.BytesIO(data)).tag_v2
-
-
-_C2PA_UUID = bytes.fromhex("d8fec3d61b0e483c92975828877ec481")

@@ -124,7 +124,8 @@ class Metadata(BaseModel):
     gps: bool = Field(description="Does it hold GPS co-ordinates? They are not repeated.")
     source_type: str | None = Field(description="IPTC's digital source type, in words.")
     c2pa: str | None = Field(
-        description="Content credentials: that there are some; they are not verified."
+        description="Content credentials: who signed, with what, and whether it fits the file; who "
+        "the signer is is not checked."
     )
     thumbnail: Thumbnail | None = Field(description="The copy inside EXIF.")
     findings: list[str] = Field(description="What an analyst should look at, a sentence each.")
