@@ -116,7 +116,7 @@ def read_metadata(data: bytes, format: str, pixels: np.ndarray, orientation: int
         gps = any(tag in (2, 4) for tag in exif.get_ifd(_GPS))
     except Exception:  # metadata is a heap of bytes from anywhere; the picture itself was read
         damaged = ["The metadata are damaged.", *_of_credentials(signed)]
-        return Metadata(c2pa=signed and signed.text, findings=damaged)
+        return Metadata(c2pa=signed.text if signed else None, findings=damaged)
     xmp = _xmp(im)
     texts = {str(k): str(v) for k, v in im.info.items() if isinstance(v, str)}
     maker, model = _text(exif.get(_MAKE)), _text(exif.get(_MODEL))
@@ -126,7 +126,7 @@ def read_metadata(data: bytes, format: str, pixels: np.ndarray, orientation: int
         _text(exif.get(_SOFTWARE)) or _tag(xmp, "xmp:CreatorTool") or _text(texts.get("Software"))
     )
     kind = (re.search(r"digitalsourcetype/(\w{1,60})", xmp) or [None, None])[1]
-    kind = kind or (signed and signed.kind)
+    kind = kind or (signed.kind if signed else None)
     found = Metadata(
         camera=" ".join(filter(None, (maker, model))) or None,
         lens=_text(details.get(_LENS)),
@@ -135,7 +135,7 @@ def read_metadata(data: bytes, format: str, pixels: np.ndarray, orientation: int
         modified=_date(exif.get(_CHANGED)) or _tag(xmp, "xmp:ModifyDate"),
         gps=gps,
         source_type=_SOURCE_TYPES.get(kind, kind) if kind else None,
-        c2pa=signed and signed.text,
+        c2pa=signed.text if signed else None,
         thumbnail=_thumbnail(im, pixels, orientation),
     )
     found.findings.extend(_findings(found, texts, xmp, kind))
