@@ -27,7 +27,7 @@ from forgemap.image import load_image
 from .generated_baselines import features, probe, thinned
 
 KINDS = ("linear", "nearest", "one-class")
-CROPS = "five"
+CROPS = "centre"
 LOCALIZER = "default's score"
 
 

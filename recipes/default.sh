@@ -58,8 +58,13 @@ mapfile -t all < <(data plain plain-val varied varied-val)
     inpaint_exemplar: 0.8, inpaint_telea: 0.8, inpaint_ns: 0.8, blur: 0.3, noise: 0.3,
     resample: 0.6, jpeg_region: 0.4}'
 
-# Thresholds on the val split, figures on the test split.
-"$forgemap" calibrate "$out/run-2/model" "$out/camera-varied-val" "$out/small-varied-val" \
-    "$out/camera-plain-val" "$out/small-plain-val" --photos "$photos"
+# Thresholds on the val split: lossless, varied, and with honest processing, edited by every method and
+# every autoencoder that ships. Figures on the test split.
+methods+=,inpaint_learned autoencoder=nearest,bilinear,transposed,shuffle,$autoencoder
+pictures cal-honest val 22 6 2 --vary --benign 0.5
+pictures cal-plain val 26 6 2
+pictures cal-varied val 28 6 2 --vary
+"$forgemap" calibrate "$out/run-2/model" "$out"/{camera,small}-cal-{varied,plain,honest} \
+    --photos "$photos"
 "$forgemap" evaluate "$out/run-2/model" "$out/test" --recompress 90,75 --workers 2 --out "$out/results"
 "$forgemap" evaluate "$out/run-2/model" "$out/test-whole" --workers 2 --out "$out/results-whole"
