@@ -279,10 +279,12 @@ def test_the_commands(mix: list[str], model_folder: Path, tmp_path: Path) -> Non
     command = ["scan", mix[0], "--out", str(out), "--model", str(model_folder), "--detector"]
     done = CliRunner().invoke(app, [*command, "none", "--workers", "1"])
     assert done.exit_code == 0, done.output
-    assert f"{NUMBER - 1} judged" in done.output and "1 not readable" in done.output
+    said = " ".join(done.output.split())  # where lines break depends on the folder's name
+    assert f"{NUMBER - 1} judged" in said and "1 not readable" in said
     found = CliRunner().invoke(app, ["summary", str(out), "--plot", str(tmp_path / "s.png")])
-    assert found.exit_code == 0 and f"{NUMBER} rows, complete" in found.output
-    assert "Error, 1 times: is damaged" in found.output
+    said = " ".join(found.output.split())
+    assert found.exit_code == 0 and f"{NUMBER} rows, complete" in said
+    assert "Error, 1 times: is damaged" in said
     assert PILImage.open(tmp_path / "s.png").format == "PNG"
     as_json = json.loads(CliRunner().invoke(app, ["summary", str(out), "--json"]).stdout)
     assert (as_json["pictures"], as_json["unreadable"]) == (NUMBER, 1)
