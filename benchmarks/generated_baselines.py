@@ -86,12 +86,15 @@ def main() -> None:
     parser.add_argument("--leave-out", action="append", default=[])
     parser.add_argument("--most", type=int, default=3000, help="pictures that are learned from")
     parser.add_argument("--default", action="store_true", help="also the default localizer's score")
+    parser.add_argument("--test-most", type=int, default=0, help="pictures tested; 0: all")
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
 
     train = [p for folder in given.train for p in read_generated(folder)]
     train = thinned([p for p in train if p.generator not in given.leave_out], given.most, 0)
     test = [p for folder in given.test for p in read_generated(folder)]
+    if given.test_most:
+        test = thinned(test, given.test_most, 0)
     table = {"spectrum": aucs(probe(train).decision_function(features(test)), test)}
     if given.default:
         from forgemap.detector import Detector
