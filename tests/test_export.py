@@ -189,6 +189,12 @@ def test_tracenet_takes_any_size(kind, model_folder, photographs, tmp_path):
 )
 def test_every_declip_model_can_be_exported(kind, config, photographs, tmp_path):
     model = saved(tmp_path / "model", **{**DECLIP, **config})
+    if config["decoder"] == "gradcam" and kind == "openvino":
+        # OpenVINO computes another map; that is noticed and nothing is written (docs/engines.md).
+        with pytest.raises(ModelError, match="does not match"):
+            export(model, kind, out=tmp_path / "out", calibrate=photographs, limit=2)
+        assert not (tmp_path / "out").exists()
+        return
     folder = export(model, kind, out=tmp_path / "out", calibrate=photographs, limit=2).folder
     images = torch.randn(3, 3, 224, 224)
     with torch.inference_mode():
