@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import cv2
 import numpy as np
@@ -203,7 +204,7 @@ def calibrate(
             observations.append(observe(detector, group, source, pixels, mask, maps))
         decision = decide(observations, split, ", ".join(data), limits)
     decision = replace(decision, min_side=min_side, min_jpeg_quality=min_jpeg_quality)
-    write_decision(folder, decision)
+    write_entry(folder, "decision", decision.to_dict())
     return decision
 
 
@@ -258,11 +259,11 @@ def decide(
     )
 
 
-def write_decision(folder: Path, decision: Decision) -> None:
-    """Put the decision into a model folder's ``config.json``, atomically."""
+def write_entry(folder: Path, name: str, values: Mapping[str, Any]) -> None:
+    """Put an entry, such as ``decision``, into a model folder's ``config.json``, atomically."""
     path = folder / "config.json"
-    config = json.loads(path.read_text())
-    config["decision"] = decision.to_dict()
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config[name] = values
     beside = path.with_suffix(".partial")
-    beside.write_text(json.dumps(config, indent=2) + "\n")
+    beside.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     os.replace(beside, path)

@@ -3,8 +3,6 @@ generated (`forgemap calibrate` on an embedder's folder)."""
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +15,7 @@ from ..classifiers import Classifier
 from ..errors import DataError, ModelError
 from ..generated import GenerationDetector, Rule
 from ..models.embedder import aggregate, cut
-from .calibration import Limits, untouched_photos, worst_quantile
+from .calibration import Limits, untouched_photos, worst_quantile, write_entry
 from .embed import Model, embed
 from .generated_scores import score
 
@@ -95,7 +93,7 @@ def calibrate_generated(
         min_side=min_side,
         min_jpeg_quality=min_jpeg_quality,
     )
-    _write(folder, rule)
+    write_entry(folder, "generated", rule.to_dict())
     return rule
 
 
@@ -148,13 +146,3 @@ def decide(found: Scores, rule: Rule, split: str | None, origin: str, limits: Li
 
 def _part(split: str | None) -> str:
     return "the whole" if split is None else f"the {split} split"
-
-
-def _write(folder: Path, rule: Rule) -> None:
-    """Put the rule into the folder's ``config.json``, atomically."""
-    path = folder / "config.json"
-    config = json.loads(path.read_text(encoding="utf-8"))
-    config["generated"] = rule.to_dict()
-    beside = path.with_suffix(".partial")
-    beside.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    os.replace(beside, path)
