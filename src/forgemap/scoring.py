@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from bisect import bisect
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, NamedTuple
@@ -36,8 +38,14 @@ class Decision:
     features: tuple[str, ...] = ("logit_mean",)
     #: One factor for each of the features.
     weights: tuple[float, ...] = (1.0,)
-    #: Added to the weighted sum: score = sigmoid(bias + weights . features).
+    #: Added to the weighted sum: score = sigmoid(curve(bias + weights . features)).
     bias: float = 0.0
+    #: Knots of a rising curve, linear between and beyond them, that turns the sum ...
+    curve_from: tuple[float, ...] = ()
+    #: ... into the log-odds that the picture is edited; both empty: the sum is taken as it is.
+    curve_to: tuple[float, ...] = ()
+    #: Share of edited pictures for which the score is a probability; 0: it only ranks pictures.
+    prevalence: float = 0.0
     #: Scores from here on are judged manipulated.
     manipulated_at: float = 0.5
     #: Scores below are judged to show no sign of editing; in between is inconclusive.
@@ -58,11 +66,18 @@ class Decision:
     calibrated_on: str = ""
     #: Scores that 0, 1 ... 100 % of the untouched among them stay below; empty = not known.
     untouched: tuple[float, ...] = ()
+    #: Chances, falling, at most with which a new untouched picture of any kind that has a bound ...
+    rarity: tuple[float, ...] = ()
+    #: ... scores at least this high, one for each of the chances, never falling.
+    rarity_at: tuple[float, ...] = ()
+    #: What is promised for each kind of untouched picture, in words.
+    bounds: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "features", tuple(self.features))
-        object.__setattr__(self, "weights", tuple(float(w) for w in self.weights))
-        object.__setattr__(self, "untouched", tuple(float(s) for s in self.untouched))
+        for name in ("weights", "curve_from", "curve_to", "untouched", "rarity", "rarity_at"):
+            object.__setattr__(self, name, tuple(float(n) for n in getattr(self, name)))
+        object.__setattr__(self, "bounds", tuple(self.bounds))
         if unknown := [n for n in self.features if n not in FEATURES]:
             raise ModelError(
                 f"decision: unknown feature {unknown[0]!r}; valid: {', '.join(FEATURES)}."
@@ -85,10 +100,35 @@ class Decision:
             raise ModelError("decision: the scores of untouched must rise.")
         if not 0 <= self.doubt_area <= 1:
             raise ModelError(f"decision: doubt_area must lie in 0..1, not {self.doubt_area}.")
-        numbers = (*self.weights, *self.untouched, self.bias, self.mask_scale, self.mask_shift)
-        if not all(math.isfinite(n) for n in numbers):
+        if not 0 <= self.prevalence < 1:
+            raise ModelError(f"decision: prevalence must lie in 0..1, not {self.prevalence}.")
+        lists = ("weights", "untouched", "curve_from", "curve_to", "rarity", "rarity_at")
+        numbers = [n for name in lists for n in getattr(self, name)]
+        if not all(map(math.isfinite, (*numbers, self.bias, self.mask_scale, self.mask_shift))):
             raise ModelError(
-                "decision: weights, untouched, bias, mask_scale and mask_shift must be finite."
+                "decision: weights, untouched, bias, mask_scale and mask_shift must be finite, "
+                "and so must the curve and rarity."
+            )
+        self._check_tables()
+
+    def _check_tables(self) -> None:
+        rising = all(
+            a < b
+            for knots in (self.curve_from, self.curve_to)
+            for a, b in itertools.pairwise(knots)
+        )
+        if len(self.curve_from) != len(self.curve_to) or len(self.curve_to) == 1 or not rising:
+            raise ModelError(
+                "decision: curve_from and curve_to must rise, and have as many knots as each "
+                "other: two at least, or none."
+            )
+        falling = all(a > b for a, b in itertools.pairwise(self.rarity))
+        rising = all(a <= b for a, b in itertools.pairwise(self.rarity_at))
+        within = all(0 <= n <= 1 for n in (*self.rarity, *self.rarity_at))
+        if len(self.rarity) != len(self.rarity_at) or not (falling and rising and within):
+            raise ModelError(
+                "decision: rarity must fall and rarity_at rise, both within 0..1 and as many "
+                "numbers as each other."
             )
 
     def heat(self, logits: np.ndarray) -> np.ndarray:
@@ -103,6 +143,11 @@ class Decision:
 
     def score(self, values: Mapping[str, float]) -> float:
         """`values` is what `features` returned; in [0, 1]."""
+        total = self.log_odds(self.weighted(values))
+        return 0.5 * (1 + math.tanh(total / 2))
+
+    def weighted(self, values: Mapping[str, float]) -> float:
+        """bias + weights . features."""
         if missing := [n for n in self.features if n not in values]:
             raise ModelError(
                 f"decision: the feature {missing[0]!r} needs an evidence head, "
@@ -111,7 +156,27 @@ class Decision:
         total = self.bias
         for name, weight in zip(self.features, self.weights, strict=True):
             total += weight * values[name]
-        return 0.5 * (1 + math.tanh(total / 2))
+        return total
+
+    def log_odds(self, total: float) -> float:
+        """The weighted sum through the curve."""
+        if not self.curve_from:
+            return total
+        x, y = self.curve_from, self.curve_to
+        # The segment that it lies in; the first and the last one go on for ever.
+        i = min(max(bisect(x, total) - 1, 0), len(x) - 2)
+        return y[i] + (total - x[i]) * (y[i + 1] - y[i]) / (x[i + 1] - x[i])
+
+    def chance(self, score: float) -> float | None:
+        """Conformal p-value, rounded up: a new untouched picture of any kind that has a bound
+        scores at least this high with at most this chance; None where nothing is known.
+
+        1 is a valid answer too: that says nothing.
+        """
+        if not self.rarity:
+            return None
+        place = bisect(self.rarity_at, score)  # a score that is reached counts
+        return self.rarity[place - 1] if place else 1.0
 
     def judge(
         self,
@@ -142,8 +207,8 @@ class Decision:
         elif score >= self.manipulated_at:
             verdict = "manipulated"
             reason = (
-                f"The score {score:.3f} reaches the threshold {self.manipulated_at:.3f}, "
-                f"and {marked}"
+                f"The score {score:.3f} reaches the threshold {self.manipulated_at:.3f}"
+                f"{self._rare(score)}, and {marked}"
             )
         elif score >= self.clear_below:
             verdict = "inconclusive"
@@ -167,9 +232,24 @@ class Decision:
         else:
             verdict = "no sign of editing"
             reason = f"The score {score:.3f} stays below {self.clear_below:.3f}, and {marked}"
+        if self.prevalence and min(width, height) >= self.min_side:
+            reason += (
+                f"; the score is the probability of an edit if {self.prevalence:.0%} of such "
+                "pictures are edited"
+            )
         if not self.calibrated_on:
             reason += "; this model's thresholds are not calibrated"
         return Judgement(score, verdict, reason + ".")
+
+    def _rare(self, score: float) -> str:
+        """In words, how seldom an untouched picture scores so high; empty where that is unknown."""
+        chance = self.chance(score)
+        if chance is None or chance > 0.5:
+            return ""
+        return (
+            f", as at most {100 * chance:.3g} of 100 untouched photographs like those that it was "
+            "calibrated on do"
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able; `from_dict` of it gives an equal Decision."""
@@ -192,8 +272,10 @@ def strict_entries(usual: Any, data: Mapping[str, Any], what: str) -> Mapping[st
         raise ModelError(
             f"{what}: unknown entry {unknown[0]!r}; valid: {', '.join(sorted(names))}."
         )
+    of_text = {f.name for f in fields(usual) if f.type == "tuple[str, ...]"}
     for name, value in data.items():
-        if not _fits(getattr(usual, name), value):
+        example = getattr(usual, name)
+        if not _fits(("",) if name in of_text else example, value):
             raise ModelError(f"{what}: {name} cannot be {value!r}.")
     return data
 
@@ -211,7 +293,7 @@ def share_reaching(below: Sequence[float], score: float) -> str:
 def _fits(example: object, value: object) -> bool:
     """Is `value`, read from JSON, of the same kind as `example`?"""
     if isinstance(example, tuple):
-        first = example[0] if example else 0.0  # of `untouched`, which is empty by default
+        first = example[0] if example else 0.0  # of numbers, where it is empty by default
         return isinstance(value, (list, tuple)) and all(_fits(first, v) for v in value)
     if isinstance(example, float):
         return isinstance(value, (int, float)) and not isinstance(value, bool)
