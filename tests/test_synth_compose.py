@@ -8,6 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 from forgemap.data.records import read_manifest, split_of
@@ -265,3 +266,17 @@ def test_bad_options_are_refused_before_anything_is_written(
     with pytest.raises(DataError, match=sentence):
         run(camera, tmp_path / "out", **options)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_dataset_card_counts_what_was_made(camera: Path, tmp_path: Path) -> None:
+    manifest = run(camera, tmp_path / "set", benign=0.9, untouched=True, processing=["tone"])
+    card = (tmp_path / "set" / "README.md").read_text()
+    rows = read_manifest(manifest)
+    _, head, body = card.split("---\n", 2)
+    assert yaml.safe_load(head)["size_categories"] == ["n<1K"]
+    untouched = sum(not row.manipulated for row in rows)
+    assert f"| untouched | {untouched} |" in body
+    assert f"{len(rows)} pictures" in body and "from 5 photographs" in body
+    assert hashlib.sha256(manifest.read_bytes()).hexdigest() in body
+    toned = sum("tone" in row.benign for row in rows)
+    assert toned and f"| tone | {sum(row.benign.count('tone') for row in rows)} |" in body

@@ -18,6 +18,7 @@ from forgemap.data.records import MANIFEST, SPLITS, UNTOUCHED, split_of
 from forgemap.errors import DataError
 from forgemap.image import find_images
 from forgemap.synth.benign import choose
+from forgemap.synth.card import CARD, dataset_card
 from forgemap.synth.journal import JOURNAL, open_journal, write_text
 from forgemap.synth.methods import NEED_AUTOENCODER, choose_methods
 from forgemap.synth.settings import Photo, Settings, Task
@@ -78,7 +79,8 @@ def synthesize(
         progress: show a progress bar.
 
     Returns:
-        The manifest. Photos that could not be used are named on the console.
+        The manifest; a dataset card (README.md) lies beside it. Photos that could not be used are
+        named on the console.
 
     Raises:
         DataError: bad settings, no usable photo, or `out` holds a run with other settings.
@@ -130,7 +132,8 @@ def synthesize(
         processing=chosen,
     )
     folders = (REAL, *map(label_of, autoencoders)) if whole else ("images", "masks")
-    done = open_journal(out, settings.describe() | {"split": split}, folders)
+    described = settings.describe() | {"split": split}
+    done = open_journal(out, described, folders)
     tasks = _tasks(settings, done)
     bar = Progress(
         TextColumn("Editing photos"),
@@ -167,7 +170,10 @@ def synthesize(
     if not done:
         raise DataError(f"No picture could be made: {sorted(problems)[0]}")
     manifest = out / MANIFEST
-    write_text(manifest, "".join(json.dumps(done[image]) + "\n" for image in sorted(done)))
+    rows = [done[image] for image in sorted(done)]
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    write_text(out / CARD, dataset_card(rows, described, text))
+    write_text(manifest, text)
     return manifest
 
 
