@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ..errors import ForgemapError
 from .extras import needs
 
 
@@ -19,6 +20,10 @@ def calibrate(
     photos: Annotated[
         list[str] | None, typer.Option(help="Folder of untouched photographs; may be repeated.")
     ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for the report: calibration.md and .json, reliability.png."),
+    ] = None,
     split: Annotated[
         str,
         typer.Option(
@@ -28,14 +33,35 @@ def calibrate(
     ] = "val",
     alarms: Annotated[
         float,
-        typer.Option(min=0, max=1, help="Untouched pictures judged manipulated, at most."),
+        typer.Option(
+            min=0, max=1, help="Chance that an untouched picture is judged manipulated, at most."
+        ),
     ] = 0.02,
+    processed: Annotated[
+        float,
+        typer.Option(
+            min=0, max=1, help="The same for each kind of honest processing, where alarms is lower."
+        ),
+    ] = 0.05,
     flagged: Annotated[
         float, typer.Option(min=0, max=1, help="Mean share of their area marked, at most.")
     ] = 0.005,
     doubts: Annotated[
-        float, typer.Option(min=0, max=1, help="Untouched pictures not cleared, at most.")
+        float, typer.Option(min=0, max=1, help="Chance that one is not cleared, at most.")
     ] = 0.1,
+    processing: Annotated[
+        str,
+        typer.Option(
+            help="Judge an untouched picture of each photo after each of these too: names of "
+            "`forgemap synth --benign`, such as text,portrait, or all."
+        ),
+    ] = "",
+    limit: Annotated[
+        int | None,
+        typer.Option(min=1, help="At most so many pictures of the data, and so many photos."),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the draw and the processing.")] = 0,
+    workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
     min_side: Annotated[
         int, typer.Option(min=0, help="Pictures with a shorter side are inconclusive.")
     ] = 96,
@@ -48,6 +74,9 @@ def calibrate(
     classifier: Annotated[
         str, typer.Option(help="Embedder: whose thresholds: linear, nearest or one-class.")
     ] = "linear",
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the decision as JSON instead of tables.")
+    ] = False,
 ) -> None:
     """Choose a model's thresholds for few false alarms, and write them into its folder.
 
@@ -57,34 +86,71 @@ def calibrate(
     import json
 
     with needs("evaluate"):
+        from ..evaluate.calibration import Limits
         from ..evaluate.embed import is_embedder
 
-        limits: dict[str, Any] = {"min_side": min_side, "min_jpeg_quality": min_jpeg_quality}
+        limits = Limits(alarms, flagged, doubts, processed)
+        smallest: dict[str, Any] = {"min_side": min_side, "min_jpeg_quality": min_jpeg_quality}
         if is_embedder(model):
-            from ..evaluate.calibration import Limits
+            given = {
+                "--out": out is not None,
+                "--processing": bool(processing),
+                "--limit": limit is not None,
+                "--workers": workers > 1,
+            }
+            _refuse(given, f"is for localizers, and {model} is an embedder")
             from ..evaluate.calibration_generated import calibrate_generated
 
             rule = calibrate_generated(
                 model,
                 data,
                 photos or (),
-                limits=Limits(alarms, flagged, doubts),
+                limits=limits,
                 split=None if split == "all" else split,
                 crops=crops,
                 classifier=classifier,
-                **limits,
+                **smallest,
             )
             print(json.dumps(rule.to_dict(), indent=2))
             return
-        from ..evaluate.calibration import Limits
+        own = {"--crops": crops != "five", "--classifier": classifier != "linear"}
+        _refuse(own, f"is for embedders, and {model} is none")
+        from ..evaluate import calibration_report
         from ..evaluate.calibration import calibrate as run
+        from ..synth.benign import BENIGN, choose
 
-        decision = run(
+        if out is not None:
+            import matplotlib  # noqa: F401  # before long work
+        names = [name.strip() for name in processing.split(",") if name.strip()]
+        found = run(
             model,
             data,
             photos or (),
             split=split,
-            limits=Limits(alarms, flagged, doubts),
-            **limits,
+            limits=limits,
+            processing=tuple(BENIGN) if names == ["all"] else choose(names) if names else (),
+            limit=limit,
+            seed=seed,
+            workers=workers,
+            **smallest,
         )
-    print(json.dumps(decision.to_dict(), indent=2))
+        report = calibration_report.Report.of(found, seed)
+        if out is not None:
+            report.save(out)
+    if as_json:
+        print(json.dumps(found.decision.to_dict(), indent=2))
+        return
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    if not console.is_terminal:  # a file or a pipe has no width to keep to
+        console = Console(highlight=False, width=120)
+    for shown in report.shown():
+        console.print(shown)
+    if out is not None:
+        console.print(f"The report is in {out}", markup=False, soft_wrap=True)
+
+
+def _refuse(given: dict[str, bool], why: str) -> None:
+    if wrong := [name for name, used in given.items() if used]:
+        raise ForgemapError(f"{wrong[0]} {why}.")

@@ -1,110 +1,81 @@
-"""calibration.py: choose a model's thresholds on held-out pictures (`forgemap calibrate`)."""
+"""calibration.py: choose a model's thresholds on held-out pictures (`forgemap calibrate`).
+
+The photos are divided in two. A third of them fits the regression that the score is. The others, of
+which it has seen nothing, say what its sum is worth as a probability (`probability`) and how high
+untouched pictures score (`conformal`): the chances of a false alarm that are stated hold for a new
+picture because of that. The curve may be fitted on the same photos as the thresholds: it rises,
+so that it changes no picture's rank. What the statement leaves out: the mask's shift, one number of
+33, is chosen on all photos, since the limit on marked area needs them.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
-from rich.progress import track
 
 from ..data.catalog import open_data
-from ..data.datasets import load_pair
-from ..data.records import Record, split_of
-from ..detector import Detector
-from ..encode import jpeg
+from ..data.records import Record
 from ..errors import DataError
-from ..image import find_images, load_image
-from ..pooling import features
 from ..scoring import Decision
-from ..tiling import localize
+from . import conformal
+from .calibration_look import SHIFTS, Observation, crew, photos_of, tasks, untouched_photos
+from .calibration_report import Line, sentence, table_of
+from .conformal import Kind, Levels, empirical
+from .image_level import halves
+from .probability import fit_curve, fit_score, sigmoid, weights_of
+
+__all__ = ["Limits", "calibrate", "fit_score", "untouched_photos", "worst_quantile", "write_entry"]
 
 FEATURES = ("logit_peak32", "logit_top", "evidence_peak", "evidence_top", "evidence_lse")
 """Statistics that the score is fitted on; those of the evidence only where the network has it."""
 
-SHIFTS = np.arange(-6.0, 2.01, 0.25)
-"""Candidates for what is added to the mask logits."""
+PARTS = 3
+"""One of so many parts of the photos is for the regression, the others for the thresholds."""
 
-
-@dataclass
-class Observation:
-    """What one held-out picture says about the thresholds."""
-
-    group: str  # where its false alarms are counted: a method, or a kind of untouched picture
-    source: str
-    edited: bool
-    overlap: np.ndarray  # (len(SHIFTS),) IoU with the mask for each shift; empty if untouched
-    flagged: np.ndarray  # (len(SHIFTS),) share of the area that is marked
-    maps: Path  # the logits, on disk: they are needed once more when the shift is known
-
-    def features(self, decision: Decision) -> dict[str, float]:
-        """The picture's statistics under a decision's mask calibration."""
-        with np.load(self.maps) as maps:
-            evidence = maps["evidence"] if maps["evidence"].size else None
-            return features(decision.heat(maps["mask"].astype(np.float32)), evidence)
+STEP = 0.001
+"""By so much log-odds a threshold lies above the score that must stay below it: more than another
+engine or processor changes a score by."""
 
 
 @dataclass(frozen=True)
 class Limits:
     """How often an untouched picture may be accused, at most, in any group of pictures."""
 
-    #: Share of untouched pictures judged manipulated.
+    #: Chance that an untouched picture is judged manipulated.
     alarms: float = 0.02
     #: Mean share of the area of an untouched picture that is marked.
     flagged: float = 0.005
-    #: Share of untouched pictures that are not cleared (manipulated or inconclusive).
+    #: Chance that an untouched picture is not cleared (manipulated or inconclusive).
     doubts: float = 0.1
+    #: As `alarms`, for each single kind of honest processing.
+    processed: float = 0.05
+
+    @property
+    def levels(self) -> Levels:
+        """The chances of a false alarm, for kinds of pictures and for those of processing."""
+        return Levels(self.alarms, max(self.alarms, self.processed))
 
 
-def observe(
-    detector: Detector, group: str, source: str, pixels: np.ndarray, mask: np.ndarray, maps: Path
-) -> Observation:
-    """Run the network once, note what every candidate shift would mark, keep the logits."""
-    logits = localize(detector.model, pixels, device=detector.device)
-    edited = bool(mask.any())
-    inside = logits.mask[mask > 0] if edited else np.zeros(0, np.float32)
-    outside = logits.mask[mask == 0]
-    hits = np.array([np.count_nonzero(inside > -shift) for shift in SHIFTS])
-    misses = np.array([np.count_nonzero(outside > -shift) for shift in SHIFTS])
-    evidence = np.zeros(0) if logits.evidence is None else logits.evidence
-    np.savez(maps, mask=logits.mask.astype(np.float16), evidence=evidence)
-    return Observation(
-        group,
-        source,
-        edited,
-        hits / (inside.size + misses) if edited else np.zeros(0),
-        (hits + misses) / logits.mask.size,
-        maps,
-    )
+class Calibration(NamedTuple):
+    """A decision, and how it does on the pictures that its thresholds were chosen on."""
 
-
-def untouched_photos(
-    paths: Sequence[str], split: str | None
-) -> Iterable[tuple[str, str, np.ndarray]]:
-    """(group, source, pixels) of whole photos of one split (None: of all), as they are and as they
-    are shared."""
-    found, problems = find_images(paths)
-    if problems:
-        raise DataError(f"{problems[0][1]}.")
-    photos = [p for p in found if split in (None, split_of(load_image(p).sha256))]
-    if not photos:
-        raise DataError(f"{', '.join(paths)}: no photo falls into the {split} split.")
-    for path in track(photos, "whole photos"):
-        pixels = load_image(path).pixels
-        folder = path.parent.name
-        yield f"{folder}, as it is", str(path), pixels
-        for quality in (90, 75):
-            yield f"{folder}, JPEG {quality}", str(path), jpeg(pixels, quality)
-        if max(pixels.shape[:2]) > 1600:
-            scale = 1280 / max(pixels.shape[:2])
-            small = cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-            yield f"{folder}, for the web", str(path), jpeg(small, 85)
+    decision: Decision
+    lines: list[Line]
+    #: Of pictures with edited ones beside them that were made alike, from photos that neither the
+    #: regression nor the curve has seen: probability, truth, photo.
+    scores: np.ndarray
+    edited: np.ndarray
+    photos: np.ndarray
+    #: What the curve was chosen by: log-loss of each.
+    losses: dict[str, float]
 
 
 def choose_shift(observations: Sequence[Observation], limits: Limits) -> float:
@@ -120,34 +91,6 @@ def choose_shift(observations: Sequence[Observation], limits: Limits) -> float:
     return float(SHIFTS[np.argmax(np.where(allowed, overlap, -1))])
 
 
-def fit_score(
-    table: np.ndarray, edited: np.ndarray, sources: Sequence[str]
-) -> tuple[np.ndarray, float, np.ndarray]:
-    """Logistic regression of edited / untouched on the features, both kinds weighing the same.
-
-    Returns:
-        Weights, bias, and for each picture the score by a fit that has not seen its photo (five
-        folds by source), on which thresholds can be chosen without fooling oneself.
-    """
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.model_selection import GroupKFold, cross_val_predict
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
-    pipeline = make_pipeline(
-        StandardScaler(), LogisticRegression(C=1.0, class_weight="balanced", max_iter=1000)
-    )
-    folds = GroupKFold(min(5, len(set(sources))))
-    held_out = cross_val_predict(
-        pipeline, table, edited, groups=list(sources), cv=folds, method="predict_proba"
-    )[:, 1]
-    pipeline.fit(table, edited)
-    scaler, regression = pipeline[0], pipeline[1]
-    weights = regression.coef_[0] / scaler.scale_
-    bias = float(regression.intercept_[0] - (weights * scaler.mean_).sum())
-    return weights, bias, held_out
-
-
 def grouped(observations: Iterable[Observation]) -> dict[str, list[Observation]]:
     """Observations by group."""
     groups: dict[str, list[Observation]] = {}
@@ -159,14 +102,11 @@ def grouped(observations: Iterable[Observation]) -> dict[str, list[Observation]]
 def worst_quantile(scores: np.ndarray, groups: Sequence[str], share: float) -> float:
     """The least threshold that at most ``share`` of the scores reach, overall and in any group.
 
-    A group too small for such a share to be one picture counts with its second-highest score:
-    its highest would let a single photo decide.
+    This is about the very pictures that it is given: `conformal` bounds new ones.
     """
     names = np.array(groups)
     cuts = [np.quantile(scores, 1 - share)]
-    for name in set(groups):
-        mine = np.sort(scores[names == name])
-        cuts.append(mine[max(0, min(len(mine) - 2, int(np.ceil(len(mine) * (1 - share))) - 1))])
+    cuts += [empirical(scores[names == name], share) for name in set(groups)]
     return float(np.nextafter(max(cuts), 2))
 
 
@@ -177,9 +117,13 @@ def calibrate(
     *,
     split: str = "val",
     limits: Limits = Limits(),
+    processing: Sequence[str] = (),
+    limit: int | None = None,
+    seed: int = 0,
+    workers: int = 1,
     min_side: int = 96,
     min_jpeg_quality: int = 50,
-) -> Decision:
+) -> Calibration:
     """Choose mask shift, score and thresholds of a model folder, and write them into it.
 
     Args:
@@ -187,76 +131,153 @@ def calibrate(
         data: manifests, or named sets (see `open_data`), with edited and untouched pictures.
         photos: folders of untouched photos, judged whole: as they are, re-encoded and reduced.
         split: the split that everything is taken from; never the one that was trained on.
-        limits: what must hold in every group of untouched pictures.
+        limits: what must hold for every kind of untouched picture.
+        processing: names of `synth.benign.BENIGN`; an untouched picture of each photo is judged
+            after each of them too, so that each kind has photos enough for a bound.
+        limit: at most this many pictures of `data`, and as many of `photos`, drawn by `seed`.
+        seed: of the draw and of what is random in the processing.
+        workers: processes, each with a model of its own.
         min_side, min_jpeg_quality: below which a picture is inconclusive; see `Decision`.
 
     Raises:
-        DataError: a manifest cannot be read, or the split holds no edited or no untouched picture.
+        DataError: a manifest cannot be read, or the split holds too few edited or untouched photos.
+        ForgemapError: a worker died.
     """
     folder = Path(model)
-    detector = Detector.load(folder, detector=None)
-    detector.decision = Decision()
     records: list[Record] = [r for d in data for r in open_data(d, split)]
-    with TemporaryDirectory(prefix="forgemap-") as scratch:
-        observations = []
-        for name, group, source, pixels, mask in held_out(records, photos, split):
-            maps = Path(scratch) / f"{name}.npz"
-            observations.append(observe(detector, group, source, pixels, mask, maps))
-        decision = decide(observations, split, ", ".join(data), limits)
-    decision = replace(decision, min_side=min_side, min_jpeg_quality=min_jpeg_quality)
+    whole = photos_of(photos, split) if photos else []
+    if limit is not None and limit < len(whole):
+        whole = sorted(np.random.default_rng(seed).permutation(np.array(whole))[:limit].tolist())
+    work = tasks(halves(records, limit, seed), whole, processing, seed)
+    with crew(folder, workers) as hands, TemporaryDirectory(prefix="forgemap-") as scratch:
+        observations = hands.look(work, Path(scratch))
+        check(observations, split, ", ".join(data))
+        shift = choose_shift(observations, limits)
+        values = hands.features(observations, Decision(mask_shift=shift))
+    found = decide(observations, values, shift, split, limits)
+    decision = replace(found.decision, min_side=min_side, min_jpeg_quality=min_jpeg_quality)
     write_entry(folder, "decision", decision.to_dict())
-    return decision
+    return found._replace(decision=decision)
 
 
-def held_out(
-    records: Sequence[Record], photos: Sequence[str], split: str
-) -> Iterable[tuple[int, str, str, np.ndarray, np.ndarray]]:
-    """(number, group, source, pixels, mask) of everything that is looked at."""
-    for number, record in enumerate(track(records, "held-out pictures")):
-        plain = "untouched, honestly processed" if record.benign else "untouched crops"
-        group = record.method if record.manipulated else plain
-        yield number, group, record.source, *load_pair(record)
-    if photos:
-        for number, (group, source, pixels) in enumerate(untouched_photos(photos, split)):
-            nothing = np.zeros(pixels.shape[:2], np.uint8)
-            yield len(records) + number, group, source, pixels, nothing
+def check(observations: Sequence[Observation], split: str, origin: str) -> None:
+    """Are there photos enough to divide? DataError if not."""
+    counts = [len({o.source for o in observations if o.edited is e}) for e in (True, False)]
+    if not all(counts):
+        raise DataError(f"{origin}: the {split} split must hold edited and untouched pictures.")
+    if min(counts) < PARTS:
+        raise DataError(
+            f"{origin}: {counts[0]} edited and {counts[1]} untouched photos of the {split} split "
+            f"are too few to calibrate on: {PARTS} of each are the least, 100 are better."
+        )
 
 
 def decide(
-    observations: Sequence[Observation], split: str, origin: str, limits: Limits
-) -> Decision:
-    """Mask shift, score and thresholds from what was observed."""
+    observations: Sequence[Observation],
+    values: Sequence[Mapping[str, float]],
+    shift: float,
+    split: str,
+    limits: Limits,
+) -> Calibration:
+    """Score and thresholds from what was observed.
+
+    Args:
+        observations: n of them, that `check` has passed.
+        values: the statistics of each, at the mask's shift.
+    """
     edited = np.array([o.edited for o in observations])
-    if not edited.any() or edited.all():
-        raise DataError(f"{origin}: the {split} split must hold edited and untouched pictures.")
-    shift = choose_shift(observations, limits)
-    values = [o.features(Decision(mask_shift=shift)) for o in observations]
+    photos = np.array([o.source for o in observations])
     names = [name for name in FEATURES if name in values[0]]
     table = np.array([[v[name] for name in names] for v in values])
-    weights, bias, scores = fit_score(table, edited, [o.source for o in observations])
-    plain = [o.group for o in observations if not o.edited]
+    fitting = part_for_score(observations)
+    weights, bias = weights_of(table[fitting], edited[fitting])
+    weights, bias = np.round(weights, 6), round(bias, 6)
+    # From here on only photos that the regression has not seen.
+    kept = np.flatnonzero(~fitting)
+    sums, edited, photos = (table @ weights + bias)[kept], edited[kept], photos[kept]
+    listed = np.array([observations[i].listed for i in kept])
+    curve, held_out, losses = fit_curve(sums[listed], edited[listed], photos[listed].tolist())
+    odds, plain = curve(sums), ~edited
     place = int(np.flatnonzero(shift == SHIFTS)[0])
-    areas = np.array([o.flagged[place] for o in observations if not o.edited])
-    doubt_area = min(1.0, max(limits.flagged, worst_quantile(areas, plain, limits.alarms)))
-    manipulated_at = min(1.0, worst_quantile(scores[~edited], plain, limits.alarms))
-    clear_below = min(manipulated_at, worst_quantile(scores[~edited], plain, limits.doubts))
-    return Decision(
-        features=tuple(names),
-        weights=tuple(round(float(w), 6) for w in weights),
-        bias=round(bias, 6),
-        manipulated_at=round(manipulated_at, 6),
-        clear_below=round(clear_below, 6),
-        mask_shift=shift,
-        doubt_area=round(doubt_area, 6),
-        calibrated_on=(
-            f"{int(edited.sum())} edited and {int((~edited).sum())} untouched pictures of the "
-            f"{split} split, from {len({o.source for o in observations})} photos; at most "
-            f"{limits.alarms:.0%} of the untouched of any kind reach the threshold."
-        ),
-        untouched=tuple(
-            round(float(q), 4) for q in np.quantile(scores[~edited], np.linspace(0, 1, 101))
-        ),
+    areas = np.array([observations[i].flagged[place] for i in kept])
+    kinds = kinds_of([observations[i] for i in kept if not observations[i].edited])
+    # A picture may miss being cleared by its score or by its area: each has half of the chance.
+    half = limits.doubts / 2
+    promised = conformal.bounds(kinds, photos[plain], limits.levels)
+    manipulated_at = above(conformal.threshold(odds[plain], photos[plain], promised, limits.levels))
+    doubted = Levels(half, half)
+    doubts = conformal.bounds(kinds, photos[plain], doubted)
+    least, area = (
+        conformal.threshold(column[plain], photos[plain], doubts, doubted)
+        for column in (odds, areas)
     )
+    rare = conformal.rarities(odds[plain], photos[plain], promised)
+    scores = sigmoid(odds)
+    decision = Decision(
+        features=tuple(names),
+        weights=tuple(map(float, weights)),
+        bias=bias,
+        curve_from=curve.x,
+        curve_to=curve.y,
+        prevalence=0.5 if losses else 0.0,
+        manipulated_at=manipulated_at,
+        clear_below=min(manipulated_at, above(least)),
+        mask_shift=shift,
+        doubt_area=min(1.0, round(max(limits.flagged, area) + 5e-7, 6)),
+        calibrated_on=sentence(observations, photos, promised, split),
+        untouched=tuple(np.quantile(scores[plain], np.linspace(0, 1, 101)).round(4).tolist()),
+        rarity=tuple(rare),
+        rarity_at=tuple(above(cut) for cut in rare.values()),
+        bounds=tuple(map(str, promised)),
+    )
+    lines = table_of(decision, [observations[i] for i in kept], scores, areas, promised)
+    return Calibration(decision, lines, held_out, edited[listed], photos[listed], losses)
+
+
+def part_for_score(observations: Sequence[Observation]) -> np.ndarray:
+    """(n,) bool: a third of the photos, alike in kind and folder to the rest, for the regression.
+
+    What a picture scores has no say in it, so that the others stay exchangeable with new ones.
+    """
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    edited = np.array([o.edited for o in observations])
+    photos = [o.source for o in observations]
+    strata = [f"{o.edited} {Path(o.source).parent}" for o in observations]
+    folds = StratifiedGroupKFold(PARTS, shuffle=True, random_state=0)
+    for labels in (strata, edited.tolist()):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of folders with fewer photos than parts
+            try:
+                parts = [test for _, test in folds.split(edited, labels, photos)]
+            except ValueError:  # every folder has fewer pictures than parts
+                continue
+        for part in parts:
+            chosen = np.zeros(len(edited), bool)
+            chosen[part] = True
+            if all(len(set(edited[some])) == 2 for some in (chosen, ~chosen)):
+                return chosen
+    raise DataError(
+        "The photos cannot be divided into two parts with edited and untouched pictures each: "
+        "more photos are needed."
+    )
+
+
+def kinds_of(untouched: Sequence[Observation]) -> list[Kind]:
+    """The kinds of some untouched pictures, each with their places in the list."""
+    members: dict[Any, list[int]] = {}
+    for place, observation in enumerate(untouched):
+        for label in observation.kinds:
+            members.setdefault(label, []).append(place)
+    return [
+        Kind(label.name, np.array(places), label.pool, label.processed)
+        for label, places in sorted(members.items(), key=lambda item: (item[0][2], item[0]))
+    ]
+
+
+def above(odds: float) -> float:
+    """The threshold that a picture with these log-odds just misses, as a score."""
+    return float(sigmoid(np.array(min(odds, 700.0) + STEP)))
 
 
 def write_entry(folder: Path, name: str, values: Mapping[str, Any]) -> None:

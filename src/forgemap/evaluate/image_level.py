@@ -30,10 +30,10 @@ from ..pooling import EVIDENCE_POOLINGS, HEAT_POOLINGS
 from ..scoring import Decision, features
 from ..tiling import localize
 from . import facts
-from .calibration import fit_score
 from .journal import Journal
 from .metrics import detection_metrics
 from .pictures import check_masks, draw, read, read_mask
+from .probability import fit_score
 from .results import Row
 from .robustness import AS_IS, Variant, variants
 

@@ -29,6 +29,7 @@ COLUMNS = {
     "fitted_accuracy": "at fitted",
     "tpr_at_fpr_1": "TPR, FPR 1%",
     "tpr_at_fpr_5": "TPR, FPR 5%",
+    "ece": "ECE",
 }
 
 Figures = dict[str, dict[str, dict[str, Interval]]]  # group -> pooling -> metric
@@ -146,7 +147,9 @@ def markdown(comparison: Comparison, found: Figures) -> str:
         "95 % intervals by source photo.\n",
         "## Everything mixed\n\n" + markdown_table(overview(comparison, found)),
         "*at best*: accuracy at the threshold that is best on these very pictures, which nobody "
-        "knows beforehand. *at fitted*: at the threshold that is best on the pictures of --fit.\n",
+        "knows beforehand. *at fitted*: at the threshold that is best on the pictures of --fit. "
+        "*ECE*: expected calibration error, how far the score is from the share of edited pictures "
+        "among those that score alike; only *decision* and *fitted* are meant as such a share.\n",
         "## AUC, group by group\n\n" + markdown_table(by_group(comparison, found)),
         "## TPR at 5 % FPR, group by group\n\n"
         + markdown_table(by_group(comparison, found, "tpr_at_fpr_5")),

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import ForgemapError
-from .metrics import CALIBRATION_BINS
+from .reliability import Reliability
+from .reliability import reliability as measure
 from .results import ALL, NONE, Results, Row
 from .robustness import GRIDS
 
@@ -74,17 +75,34 @@ def roc(results: Results, axes: Axes) -> None:
 def reliability(results: Results, axes: Axes) -> None:
     """Share of edited pictures against the mean score, in the bins of the calibration error."""
     rows = _sound(results)
-    scores = np.array([row["score"] for row in rows])
-    labels = np.array([row["manipulated"] for row in rows], float)
-    bins = np.minimum((scores * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
-    number = np.bincount(bins, minlength=CALIBRATION_BINS)
-    filled = number > 0
-    mean = np.bincount(bins, scores, CALIBRATION_BINS)[filled] / number[filled]
-    share = np.bincount(bins, labels, CALIBRATION_BINS)[filled] / number[filled]
+    columns = [[row[name] for row in rows] for name in ("score", "manipulated", "source")]
+    diagram(measure(*columns), axes)
+
+
+def diagram(found: Reliability, axes: Axes) -> None:
+    """Shares of edited pictures with their 95 % bands; a score that holds lies on the diagonal."""
+    score = np.array([b.score for b in found.bins])
+    share, low, high = np.array([b.share for b in found.bins]).T
+    number = np.array([b.pictures for b in found.bins])
     axes.plot([0, 1], [0, 1], color="0.7", lw=1, ls="--")
-    axes.plot(mean, share, color=COLOURS[0], lw=1)
-    axes.scatter(mean, share, s=10 + 400 * number[filled] / number.sum(), color=COLOURS[0])
-    axes.set(xlabel="score (dots: size by number of pictures)", ylabel="share that is edited")
+    axes.fill_between(score, low, high, color=COLOURS[0], alpha=0.12, lw=0)
+    known = ~np.isnan(low)
+    error = np.clip([share - low, high - share], 0, None)[:, known]
+    axes.errorbar(score[known], share[known], error, fmt="none", color=COLOURS[0], lw=1)
+    axes.plot(score, share, color=COLOURS[0], lw=1)
+    axes.scatter(score, share, s=10 + 400 * number / number.sum(), color=COLOURS[0])
+    axes.set(
+        xlim=(-0.02, 1.02),
+        ylim=(-0.02, 1.02),
+        xlabel="score (dots: size by number of pictures)",
+        ylabel="share that is edited (95 % by photo)",
+        title=f"expected calibration error {found.error.value:.3f}; by chance {found.chance:.3f}",
+    )
+
+
+def save_diagram(found: Reliability, file: Path) -> Path:
+    """The reliability diagram as a PNG; raises ForgemapError if matplotlib is not installed."""
+    return _save(file, lambda axes: diagram(found, axes), (6, 5.5))
 
 
 def curves(results: Results, change: str, axes: Axes) -> None:

@@ -1,0 +1,270 @@
+"""calibration_look.py: what the network says of held-out pictures, once each, in processes."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, NamedTuple
+from zlib import crc32
+
+import cv2
+import numpy as np
+from rich.console import Console
+from rich.progress import track
+
+from ..data.datasets import load_pair
+from ..data.records import Record, split_of
+from ..detector import Detector
+from ..encode import jpeg
+from ..errors import DataError, ForgemapError
+from ..image import find_images, load_image
+from ..pooling import features
+from ..scoring import Decision
+from ..tiling import localize
+from .robustness import Variant
+
+SHIFTS = np.arange(-6.0, 2.01, 0.25)
+"""Candidates for what is added to the mask logits."""
+
+PLAIN = "untouched crops"
+PROCESSED = "untouched, honestly processed"
+WHOLE = "whole photos"
+
+
+class Label(NamedTuple):
+    """A kind of untouched picture, and what it is counted with where it has too few photos."""
+
+    name: str
+    pool: str
+    processed: bool = False
+
+
+@dataclass
+class Observation:
+    """What one held-out picture says about the thresholds."""
+
+    group: str  # where its marked area is counted: a method, or a kind of untouched picture
+    source: str
+    edited: bool
+    overlap: np.ndarray  # (len(SHIFTS),) IoU with the mask for each shift; empty if untouched
+    flagged: np.ndarray  # (len(SHIFTS),) share of the area that is marked
+    maps: Path  # the logits, on disk: they are needed once more when the shift is known
+    kinds: tuple[Label, ...] = ()  # where its false alarms are counted; empty if edited
+    listed: bool = True  # in a manifest, with edited pictures beside it that were made alike
+
+    def features(self, decision: Decision) -> dict[str, float]:
+        """The picture's statistics under a decision's mask calibration."""
+        with np.load(self.maps) as maps:
+            evidence = maps["evidence"] if maps["evidence"].size else None
+            return features(decision.heat(maps["mask"].astype(np.float32)), evidence)
+
+
+class Task(NamedTuple):
+    """One record, or one whole photo with everything that is made of it."""
+
+    number: int
+    record: Record | None = None
+    photo: Path | None = None
+    #: Names of `synth.benign.BENIGN` that the record, an untouched one, is processed by besides.
+    processing: tuple[str, ...] = ()
+    seed: int = 0
+
+
+class View(NamedTuple):
+    """A picture to look at."""
+
+    group: str
+    kinds: tuple[Label, ...]
+    source: str
+    pixels: np.ndarray
+    mask: np.ndarray
+    listed: bool
+
+
+def observe(detector: Detector, view: View, maps: Path) -> Observation:
+    """Run the network once, note what every candidate shift would mark, keep the logits."""
+    logits = localize(detector.model, view.pixels, device=detector.device)
+    edited = bool(view.mask.any())
+    inside = logits.mask[view.mask > 0] if edited else np.zeros(0, np.float32)
+    outside = logits.mask[view.mask == 0]
+    hits = np.array([np.count_nonzero(inside > -shift) for shift in SHIFTS])
+    misses = np.array([np.count_nonzero(outside > -shift) for shift in SHIFTS])
+    evidence = np.zeros(0) if logits.evidence is None else logits.evidence
+    np.savez(maps, mask=logits.mask.astype(np.float16), evidence=evidence)
+    return Observation(
+        view.group,
+        photo_of(view.source),
+        edited,
+        hits / (inside.size + misses) if edited else np.zeros(0),
+        (hits + misses) / logits.mask.size,
+        maps,
+        view.kinds,
+        view.listed,
+    )
+
+
+def photo_of(source: str) -> str:
+    """What tells photos apart, however the path to their folder is spelled: folder and name."""
+    return "/".join(Path(source).parts[-2:])
+
+
+def look(detector: Detector, scratch: Path, task: Task) -> list[Observation]:
+    """Everything that a task's pictures say."""
+    return [
+        observe(detector, view, scratch / f"{task.number}-{number}.npz")
+        for number, view in enumerate(views(task))
+    ]
+
+
+def views(task: Task) -> Iterator[View]:
+    """A record's picture, and what honest processing makes of it; or a whole photo's forms."""
+    if task.record is None:
+        for group, source, pixels in _forms(task.photo) if task.photo else ():
+            nothing = np.zeros(pixels.shape[:2], np.uint8)
+            label = Label(group, WHOLE)
+            yield View(group, (label,), source, pixels, nothing, False)
+        return
+    record = task.record
+    pixels, mask = load_pair(record)
+    names = record.benign.split("+") if record.benign else []
+    kinds = tuple(Label(name, PROCESSED, True) for name in dict.fromkeys(names))
+    kinds = kinds or (Label(PLAIN, PLAIN),)
+    plain = PROCESSED if record.benign else PLAIN
+    group = record.method if record.manipulated else plain
+    yield View(group, () if record.manipulated else kinds, record.source, pixels, mask, True)
+    for name in task.processing:
+        rng = np.random.default_rng([task.seed, crc32(f"{record.image.name} {name}".encode())])
+        done = Variant(name, kind="benign").apply(pixels, rng)
+        shown = done if isinstance(done, np.ndarray) else load_image(done).pixels
+        nothing = np.zeros(shown.shape[:2], np.uint8)
+        yield View(PROCESSED, (Label(name, PROCESSED, True),), record.source, shown, nothing, False)
+
+
+def tasks(
+    records: Sequence[Record], photos: Sequence[Path], processing: Sequence[str], seed: int
+) -> list[Task]:
+    """One task a record and a photo; one untouched record of each photo gets the processing too."""
+    found, processed = [], set()
+    for record in records:
+        names: tuple[str, ...] = ()
+        if not record.manipulated and not record.benign and record.source not in processed:
+            processed.add(record.source)
+            names = tuple(processing)
+        found.append(Task(len(found), record, None, names, seed))
+    return found + [Task(len(found) + i, None, photo) for i, photo in enumerate(photos)]
+
+
+def photos_of(paths: Sequence[str], split: str | None) -> list[Path]:
+    """The photos of one split (None: of all) in folders; DataError if there is none."""
+    found, problems = find_images(paths)
+    if problems:
+        raise DataError(f"{problems[0][1]}.")
+    photos = [p for p in found if split is None or _split(p) == split]
+    if not photos:
+        raise DataError(f"{', '.join(paths)}: no photo falls into the {split} split.")
+    return photos
+
+
+def _split(path: Path) -> str:
+    try:
+        return split_of(sha256(path.read_bytes()).hexdigest())
+    except OSError:
+        return split_of(load_image(path).sha256)  # which says in a sentence what is wrong
+
+
+def untouched_photos(
+    paths: Sequence[str], split: str | None
+) -> Iterable[tuple[str, str, np.ndarray]]:
+    """(group, source, pixels) of whole photos of one split (None: of all), as they are and as they
+    are shared."""
+    for path in track(photos_of(paths, split), "whole photos", console=Console(stderr=True)):
+        yield from _forms(path)
+
+
+def _forms(path: Path) -> Iterator[tuple[str, str, np.ndarray]]:
+    pixels = load_image(path).pixels
+    folder = path.parent.name
+    yield f"{folder}, as it is", str(path), pixels
+    for quality in (90, 75):
+        yield f"{folder}, JPEG {quality}", str(path), jpeg(pixels, quality)
+    if max(pixels.shape[:2]) > 1600:
+        scale = 1280 / max(pixels.shape[:2])
+        small = cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+        yield f"{folder}, for the web", str(path), jpeg(small, 85)
+
+
+class Crew:
+    """Runs a function over many items, in their order, with a bar; see `crew`."""
+
+    def __init__(self, detector: Detector | None, pool: ProcessPoolExecutor | None) -> None:
+        self._detector, self._pool = detector, pool
+
+    def look(self, work: Sequence[Task], scratch: Path) -> list[Observation]:
+        """`look` for each task."""
+        function = (
+            partial(_look, scratch)
+            if self._detector is None
+            else partial(look, self._detector, scratch)
+        )
+        return [o for some in self._run(function, work, "held-out pictures") for o in some]
+
+    def features(self, seen: Sequence[Observation], decision: Decision) -> list[dict[str, float]]:
+        """`Observation.features` of each."""
+        return list(self._run(partial(_features, decision), seen, "statistics"))
+
+    def _run(self, function: Callable[[Any], Any], items: Sequence[Any], what: str) -> Any:
+        console = Console(stderr=True)
+        several = map if self._pool is None else self._pool.map
+        try:
+            yield from track(several(function, items), what, len(items), console=console)
+        except BrokenProcessPool as error:
+            raise ForgemapError(
+                "A worker process died, perhaps for lack of memory: run again with fewer workers."
+            ) from error
+
+
+@contextmanager
+def crew(folder: Path, workers: int) -> Iterator[Crew]:
+    """The model of a folder, in this process or in several, with the maps as it gives them."""
+    if workers == 1:
+        yield Crew(_load(folder), None)
+        return
+    spawn = multiprocessing.get_context("spawn")  # a forked torch may hang
+    pool = ProcessPoolExecutor(workers, spawn, _set_up, (folder, workers))
+    try:
+        yield Crew(None, pool)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+_detector: Detector  # of a worker process
+
+
+def _load(folder: Path) -> Detector:
+    detector = Detector.load(folder, detector=None)
+    detector.decision = Decision()
+    return detector
+
+
+def _set_up(folder: Path, workers: int) -> None:
+    import torch
+
+    global _detector
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers))
+    _detector = _load(folder)
+
+
+def _look(scratch: Path, task: Task) -> list[Observation]:
+    return look(_detector, scratch, task)
+
+
+def _features(decision: Decision, seen: Observation) -> dict[str, float]:
+    return seen.features(decision)
