@@ -24,7 +24,7 @@ from forgemap.errors import ForgemapError
 KEYS = {
     *("path", "sha256", "width", "height", "orientation", "verdict", "score", "area", "regions"),
     *("mask", "heatmap", "overlay", "model", "error", "reason", "notes", "metadata"),
-    *("generated", "summary", "disagree"),
+    *("generated", "summary", "disagree", "confidence_map", "mean_confidence"),
 }
 
 

@@ -22,7 +22,10 @@ HEAVY = {
 ALLOWED = {
     "preprocess": set(),
     "pooling": set(),
-    "report": {"drawing"},
+    "compression": {"jpeg"},
+    "familiarity": {"compression", "scoring"},
+    "confidence": {"scoring"},
+    "report": {"confidence", "drawing"},
     "image": {"decode", "jpeg", "metadata", "pixels"},
     "credentials": {"decode"},
     "metadata": {"credentials", "decode", "pixels"},
@@ -33,7 +36,10 @@ ALLOWED = {
     "generated": {"classifiers", "image", "models", "scoring"},
     "detector": {
         *(
+            "compression",
+            "confidence",
             "engines",
+            "familiarity",
             "generated",
             "image",
             "models",

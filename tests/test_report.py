@@ -21,7 +21,7 @@ from .test_image import as_nobody
 KEYS = (
     *("path", "sha256", "width", "height", "orientation", "verdict", "score", "area", "regions"),
     *("mask", "heatmap", "overlay", "model", "error", "reason", "notes", "metadata"),
-    *("generated", "summary", "disagree"),
+    *("generated", "summary", "disagree", "confidence_map", "mean_confidence"),
 )
 
 

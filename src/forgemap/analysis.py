@@ -28,7 +28,7 @@ def analyze_files(
     Args:
         detector: the model.
         files: see `forgemap.image.find_images`.
-        out: folder for each picture's heat map, mask and overlay; None = write nothing.
+        out: folder for each picture's heat map, mask, overlay and confidence; None = write nothing.
         page: the HTML report that takes up each picture.
         max_pixels: larger pictures are refused before they are decoded.
         threshold: as in `Detector.analyze`.
@@ -52,7 +52,7 @@ def analyze_files(
         if page is not None:
             page.add(report, image.pixels)
         del image  # before the next picture comes
-        yield replace(report, heat=None)
+        yield replace(report, heat=None, confidence_cells=None)
 
 
 def with_progress(reports: Iterable[Report], total: int) -> list[Report]:

@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import Any
 
 from .errors import ForgemapError, ImageError
-from .report import Region, Report
+from .report import FILES, Region, Report
 
 OUTPUTS = ("heatmap", "mask", "overlay")
 
@@ -29,7 +29,8 @@ _AGAIN = (429, 503)
 
 @dataclass
 class RemoteReport(Report):
-    """What a server said of one picture. `mask`, `heatmap` and `overlay` are links or data URIs."""
+    """What a server said of one picture. Its outputs (`mask`, `heatmap`, `overlay`,
+    `confidence_map`) are links or data URIs."""
 
     picture: str | None = None
     """The decoded picture, where it was asked for; a link or a data URI."""
@@ -105,7 +106,7 @@ class Client:
             source: a path, or the bytes of a picture file.
             model: one of `models()`; default: the server's.
             threshold: as in `Detector.analyze`.
-            outputs: any of heatmap, mask, overlay, picture; they come as links.
+            outputs: any of heatmap, mask, overlay, confidence_map, picture; they come as links.
             inline: let them come with the answer, and the server keep nothing.
 
         Raises:
@@ -181,7 +182,7 @@ class Client:
         return [_report(picture["result"]) for picture in job["pictures"]]
 
     def fetch(self, output: str) -> bytes:
-        """The bytes behind a report's `mask`, `heatmap`, `overlay` or `picture`."""
+        """The bytes behind a report's `mask`, `heatmap` or another output."""
         if output.startswith("data:"):
             return base64.b64decode(output.partition(",")[2])
         if not output.startswith("/"):
@@ -192,10 +193,10 @@ class Client:
         """Write a report's outputs into a folder, as the command does, and set their paths."""
         folder = Path(folder)
         stem = Path(report.path).stem
-        for name in (*OUTPUTS, "picture"):
+        for name, ending in (FILES | {"picture": "picture"}).items():
             link = getattr(report, name)
             if link is not None:
-                path = folder / f"{stem}.{name}.png"
+                path = folder / f"{stem}.{ending}.png"
                 _write(path, self.fetch(link))
                 setattr(report, name, str(path))
         return report
@@ -295,7 +296,13 @@ def _report(said: Mapping[str, Any]) -> RemoteReport:
     values = {k: v for k, v in said.items() if k in _FIELDS and v is not None}
     blank = dict.fromkeys(("sha256", "width", "height", "orientation", "verdict", "score", "area"))
     values["regions"] = [
-        Region(tuple(r["box"]), [list(point) for point in r["polygon"]], r["score"], r["area"])
+        Region(
+            tuple(r["box"]),
+            [list(point) for point in r["polygon"]],
+            r["score"],
+            r["area"],
+            r.get("confidence"),
+        )
         for r in said["regions"]
     ]
     return RemoteReport(**{**blank, **values})

@@ -12,8 +12,12 @@ import numpy as np
 import torch
 from torch import nn
 
+from . import confidence as confidences
 from . import engines
+from .compression import pixel_quality
+from .confidence import Confidence
 from .errors import ImageError, ModelError
+from .familiarity import Familiarity, temper
 from .generated import GenerationDetector, together
 from .image import DEFAULT_MAX_PIXELS, Image, load_image
 from .models.checkpoint import find_folder
@@ -48,6 +52,8 @@ class Detector:
         weights_sha256: of the weights' file, for reports.
         windows: for a model of a fixed input size, what it looks at besides the whole picture.
         generation: who answers the second question; None: it is not asked.
+        familiarity: what the thresholds' photographs look like; None: any picture is judged.
+        confidence: how sure the mask is, and where; None: reports do not say.
 
     Raises:
         ModelError: windows for a model that looks at native resolution.
@@ -63,6 +69,8 @@ class Detector:
         weights_sha256: str | None = None,
         windows: Windows | None = None,
         generation: GenerationDetector | None = None,
+        familiarity: Familiarity | None = None,
+        confidence: Confidence | None = None,
     ) -> None:
         # Convolutions of native-resolution models are a third faster in this layout on a CPU.
         native = getattr(model, "native", False)
@@ -73,6 +81,8 @@ class Detector:
         self.name = name
         self.device = torch.device(device)
         self.windows = windows
+        self.familiarity = familiarity
+        self.confidence = confidence if windows is None else None
         if windows is not None:
             check(model)  # type: ignore[arg-type]
             # The thresholds were chosen on maps of the whole-picture pass alone.
@@ -126,8 +136,14 @@ class Detector:
         folder = find_folder(WEIGHTS / "default" if bundled else model)
         loaded = engines.load(folder, engine=engine, precision=precision, device=device)
         network, config, sha256 = loaded.model, loaded.config, loaded.weights_sha256
+        familiarity = confidence = None
         try:
             decision = Decision.from_dict(config.get("decision", {}))
+            # Models that were calibrated before these existed have none, and do without.
+            if "familiarity" in config:
+                familiarity = Familiarity.from_dict(config["familiarity"])
+            if "confidence" in config:
+                confidence = Confidence.from_dict(config["confidence"])
         except ModelError as error:
             raise ModelError(f"{folder / 'config.json'}: {error}") from error
         local = Path(model).is_dir() and not bundled
@@ -146,6 +162,8 @@ class Detector:
             weights_sha256=sha256,
             windows=windows,
             generation=generation,
+            familiarity=familiarity,
+            confidence=confidence,
         )
 
     def predict(self, pixels: np.ndarray) -> Prediction:
@@ -198,9 +216,15 @@ class Detector:
             features(heat, prediction.evidence),
             width=width,
             height=height,
-            jpeg_quality=image.jpeg_quality,
+            jpeg_quality=self._quality(image),
             area=area,
         )
+        if self.familiarity is not None:
+            judgement = temper(judgement, self.familiarity.judge(image.pixels))
+        regions, sure = find_regions(heat, threshold), None
+        if self.confidence is not None:
+            sure = self.confidence.cells(image.pixels, heat, threshold)
+            regions = [replace(r, confidence=confidences.inside(sure, r.polygon)) for r in regions]
         generated = summary = None
         disagree = False
         if self.generation is not None:
@@ -215,7 +239,7 @@ class Detector:
             verdict=judgement.verdict,
             score=judgement.score,
             area=area,
-            regions=find_regions(heat, threshold),
+            regions=regions,
             model=self.name,
             reason=judgement.reason,
             notes=list(image.notes),
@@ -223,10 +247,20 @@ class Detector:
             summary=summary,
             disagree=disagree,
             metadata=None if image.metadata is None else image.metadata.to_dict(),
+            mean_confidence=None if sure is None else float(sure.mean()),
             heat=heat,
+            confidence_cells=sure,
             threshold=threshold,
             basis=self.basis,
         )
+
+    def _quality(self, image: Image) -> int | None:
+        """Of the strongest JPEG compression that the file's tables or the pixels themselves show:
+        a PNG of a JPEG has lost as much."""
+        if not self.decision.min_jpeg_quality:
+            return image.jpeg_quality
+        shown = (image.jpeg_quality, pixel_quality(image.pixels))
+        return min((quality for quality in shown if quality is not None), default=None)
 
     def analyze_many(
         self,

@@ -27,6 +27,11 @@ def _heat_colours() -> np.ndarray:
 
 
 HEAT_COLOURS = _heat_colours()
+FOG_COLOUR = (93, 116, 150)
+"""What covers the places where the mask is not sure: a grey blue that no heat has."""
+FOG = 0.9
+"""How much of a place shows the fog where nothing is known."""
+CSS_FOG = ", ".join(f"rgb({' '.join(map(str, FOG_COLOUR))} / {a})" for a in (0, FOG))
 CSS_SCALE = ", ".join(f"rgb({r} {g} {b} / {a / 255:.2f})" for r, g, b, a in HEAT_COLOURS[::17])
 
 
@@ -123,6 +128,13 @@ def heat_uri(levels: np.ndarray) -> str:
     picture = PILImage.fromarray(levels)
     picture.putpalette(HEAT_COLOURS[:, :3].tobytes())
     return _uri(picture, "png", transparency=HEAT_COLOURS[:, 3].tobytes())
+
+
+def fog_uri(confidence: np.ndarray) -> str:
+    """(h, w) in [0.5, 1] -> a transparent PNG as a data URI: fog where the mask is not sure."""
+    alpha = to_levels((1 - confidence) * 2 * FOG)
+    colour = np.broadcast_to(np.array(FOG_COLOUR, np.uint8), (*alpha.shape, 3))
+    return _uri(np.dstack([colour, alpha]), "png")
 
 
 def _uri(picture: np.ndarray | PILImage.Image, format: str, **options: object) -> str:

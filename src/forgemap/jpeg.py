@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 # The luminance table of the JPEG standard (ITU-T T.81, table K.1), which the IJG library scales.
-_LUMINANCE = np.array(
+LUMINANCE = np.array(
     [
         [16, 11, 10, 16, 24, 40, 51, 61],
         [12, 12, 14, 19, 26, 58, 60, 55],
@@ -35,7 +35,7 @@ def jpeg_quality(tables: Mapping[int, Sequence[int]] | None) -> int | None:
         return None
     quality = np.arange(1, 101)[:, None]
     scale = np.where(quality < 50, 5000 // quality, 200 - 2 * quality)
-    candidates = np.clip((_LUMINANCE * scale + 50) // 100, 1, 255)
+    candidates = np.clip((LUMINANCE * scale + 50) // 100, 1, 255)
     misfit = np.abs(candidates - table).sum(1) / table.sum()
     best = int(misfit.argmin())
     return best + 1 if misfit[best] <= 0.3 else None

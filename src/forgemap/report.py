@@ -1,6 +1,6 @@
 """report.py: Report, what is said of one picture, and its files: JSON, PNGs, one HTML page.
 
-report = write_outputs(report, pixels, "out", "photo")   # out/photo.{heatmap,mask,overlay}.png
+report = write_outputs(report, pixels, "out", "photo")   # out/photo.{heatmap,mask,overlay,...}.png
 with ReportWriter("out/report.html", title="...", settings={}) as page:
     page.add(report, pixels)                             # one picture in memory at a time
 """
@@ -26,11 +26,20 @@ import numpy as np
 from PIL import Image as PILImage
 
 from . import drawing
+from .confidence import enlarged
 from .errors import ForgemapError
 
 VERDICTS = ("no sign of editing", "inconclusive", "manipulated")
 
 MAX_REGIONS = 50
+
+FILES = {
+    "heatmap": "heatmap",
+    "mask": "mask",
+    "overlay": "overlay",
+    "confidence_map": "confidence",
+}
+"""Outputs, and how their files' names end before ``.png``."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +54,8 @@ class Region:
     """Mean probability inside, in [0, 1]."""
     area: float
     """Share of the picture, in [0, 1]."""
+    confidence: float | None = None
+    """How sure the mask is inside, in [0.5, 1]; None if the model was not calibrated for it."""
 
 
 @dataclass
@@ -71,6 +82,7 @@ class Report:
     mask: str | None = None
     heatmap: str | None = None
     overlay: str | None = None
+    confidence_map: str | None = None
     """Paths of the files that ``write_outputs`` wrote."""
     model: str | None = None
     """Which model judged: its name and a part of its weights' SHA-256."""
@@ -89,17 +101,31 @@ class Report:
     """Do the two answers contradict each other? See ``generated.together``."""
     metadata: dict[str, Any] | None = None
     """What the file says of itself, as ``metadata.Metadata``; None if it was not read."""
+    mean_confidence: float | None = None
+    """Mean of ``confidence``; None if the model was not calibrated for it."""
     heat: np.ndarray | None = field(default=None, repr=False, compare=False)
     """(H, W) float32 probability that each pixel was edited; in memory only."""
+    confidence_cells: np.ndarray | None = field(default=None, repr=False, compare=False)
+    """``confidence`` at an eighth of the resolution, as it was made; in memory only."""
     threshold: float = field(default=0.5, repr=False, compare=False)
     """The probability from which a pixel belongs to the mask; in memory only."""
     basis: dict[str, Any] | None = field(default=None, repr=False, compare=False)
     """The model's ``weights_sha256``, ``input_size`` and the entries of its ``Decision``, for the
     HTML report; under ``generated`` the same of the model of the second answer. In memory only."""
 
+    @property
+    def confidence(self) -> np.ndarray | None:
+        """(H, W) float32 in [0.5, 1]: with which probability the mask's answer at each pixel,
+        edited or not, is right, if one were as likely to find an edit there as not; see
+        ``confidence.py``. None if the model was not calibrated for it. Made anew at every access.
+        """
+        if self.confidence_cells is None or not self.width or not self.height:
+            return None
+        return enlarged(self.confidence_cells, self.height, self.width)
+
     def to_dict(self) -> dict[str, Any]:
         """The JSON object of ``forgemap analyze --json``."""
-        hidden = ("heat", "threshold", "basis")
+        hidden = ("heat", "confidence_cells", "threshold", "basis")
         values = {k: v for k, v in vars(self).items() if k not in hidden}
         return values | {"regions": [asdict(r) | {"box": list(r.box)} for r in self.regions]}
 
@@ -141,10 +167,12 @@ def _region(labels: np.ndarray, i: int, stats: np.ndarray, score: float, area: f
 
 
 def write_outputs(report: Report, pixels: np.ndarray, folder: str | Path, stem: str) -> Report:
-    """Write ``<stem>.heatmap.png``, ``.mask.png`` and ``.overlay.png``, all of the displayed size.
+    """Write ``<stem>.heatmap.png``, ``.mask.png``, ``.overlay.png`` and, where the model was
+    calibrated for it, ``.confidence.png``, all of the displayed size.
 
     ``heatmap``: grey, round(255 p); ``mask``: 255 from ``report.threshold`` on, else 0;
-    ``overlay``: the picture with heat map and numbered outlines. ``pixels``: the displayed
+    ``overlay``: the picture with heat map and numbered outlines; ``confidence_map``, in
+    ``.confidence.png``: grey, round(255 c), so that 128 is a coin's toss. ``pixels``: the displayed
     picture (H, W, 3) uint8. The folder is made; each file appears whole or not at all. Returns the
     report with the paths; one without a heat map (an unreadable picture) comes back as it is.
 
@@ -152,7 +180,8 @@ def write_outputs(report: Report, pixels: np.ndarray, folder: str | Path, stem: 
     """
     if report.heat is None:
         return report
-    paths = {name: Path(folder, f"{stem}.{name}.png") for name in ("heatmap", "mask", "overlay")}
+    names = [name for name in FILES if available(name, report)]
+    paths = {name: Path(folder, f"{stem}.{FILES[name]}.png") for name in names}
     written: dict[str, Any] = {name: str(path) for name, path in paths.items()}
     for name, path in paths.items():
         with _beside(path) as part:
@@ -160,9 +189,15 @@ def write_outputs(report: Report, pixels: np.ndarray, folder: str | Path, stem: 
     return replace(report, **written)
 
 
+def available(name: str, report: Report) -> bool:
+    """Can this output be made of a report? Only its confidence may be missing."""
+    return name != "confidence_map" or report.confidence_cells is not None
+
+
 def write_output(name: str, report: Report, pixels: np.ndarray, file: IO[bytes]) -> None:
-    """Write one PNG of a report with a heat map: ``heatmap``, ``mask`` or ``overlay`` as described
-    at ``write_outputs``, or ``picture``, which is ``pixels`` as they are.
+    """Write one PNG of a report with a heat map: ``heatmap``, ``mask``, ``overlay`` or
+    ``confidence_map`` as described at ``write_outputs``, or ``picture``, which is ``pixels`` as
+    they are.
     """
     if report.heat is None:
         raise ValueError("an unreadable picture has no outputs")
@@ -174,10 +209,12 @@ def write_output(name: str, report: Report, pixels: np.ndarray, file: IO[bytes])
         picture = drawing.overlay(pixels, drawing.to_levels(report.heat))
         regions = report.regions
         drawing.draw_outlines(picture, [r.polygon for r in regions], [r.box for r in regions])
+    elif name == "confidence_map" and report.confidence is not None:
+        picture = drawing.to_levels(report.confidence)
     elif name == "picture":
         picture = pixels
     else:
-        raise ValueError(f"no output {name!r}; valid: heatmap, mask, overlay, picture")
+        raise ValueError(f"no output {name!r}; valid: {', '.join(FILES)}, picture")
     # Level 1 is several times faster than the default and a few per cent larger.
     PILImage.fromarray(picture).save(file, "png", compress_level=1)
 
@@ -278,6 +315,7 @@ class ReportWriter:
             date=datetime.now().astimezone().isoformat(" ", "minutes"),
             versions=_versions(),
             scale=drawing.CSS_SCALE,
+            fog=drawing.CSS_FOG,
         )
         with _beside(self.path) as file:
             for piece in page:
@@ -306,15 +344,19 @@ def _pictures(report: Report, pixels: np.ndarray | None, max_side: int) -> dict[
         if stored is not None:
             pixels, caption = cv2.cvtColor(stored, cv2.COLOR_BGR2RGB), "overlay"
     if pixels is None:
-        return {"thumb": None, "photo": None, "heat": None, "caption": None}
+        return dict.fromkeys(("thumb", "photo", "heat", "fog", "caption"))
     small = drawing.shrink(pixels, max_side)
     heat = None
     if report.heat is not None:
         # Half the size is enough for a map that is smooth, and weighs a quarter.
         levels = drawing.to_levels(drawing.shrink(report.heat, max_side // 2))
         heat = drawing.heat_uri(levels)
+    fog = None
+    if report.confidence_cells is not None:
+        fog = drawing.fog_uri(drawing.shrink(report.confidence_cells, max_side // 2))
     thumb = drawing.jpeg_uri(drawing.shrink(small, 160), quality=75)
-    return {"thumb": thumb, "photo": drawing.jpeg_uri(small), "heat": heat, "caption": caption}
+    photo = drawing.jpeg_uri(small)
+    return {"thumb": thumb, "photo": photo, "heat": heat, "fog": fog, "caption": caption}
 
 
 def write_html(

@@ -137,4 +137,4 @@ class Keeper:
             part.unlink(missing_ok=True)
 
 
-_LINKS = ("heatmap", "mask", "overlay", "picture")
+_LINKS = ("heatmap", "mask", "overlay", "confidence_map", "picture")

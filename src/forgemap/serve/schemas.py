@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-OUTPUTS = ("heatmap", "mask", "overlay", "picture")
+OUTPUTS = ("heatmap", "mask", "overlay", "confidence_map", "picture")
 _OUTPUT = f"({'|'.join(OUTPUTS)})"
 ID = "^[0-9a-f]{32}$"
 
@@ -34,11 +34,13 @@ class Options(BaseModel):
     )
     outputs: str = Field(
         "heatmap,mask,overlay",
-        pattern=f"^(none|{_OUTPUT}(,{_OUTPUT}){{0,3}})$",
+        pattern=f"^(none|{_OUTPUT}(,{_OUTPUT}){{0,4}})$",
         description="Which PNGs to make, separated by commas, or `none`. `heatmap`: grey, "
         "round(255 p); `mask`: 255 from the threshold on, else 0; `overlay`: the picture in grey "
-        "under the heat map with numbered regions; `picture`: as it was decoded, upright and in "
-        "sRGB, for what a browser cannot show itself (HEIC, TIFF).",
+        "under the heat map with numbered regions; `confidence_map`: grey, "
+        "round(255 c), how sure the mask is of each pixel (of models that were calibrated for it); "
+        "`picture`: as it was decoded, upright and in sRGB, for what a browser cannot show itself "
+        "(HEIC, TIFF).",
         examples=["mask,overlay"],
     )
 
@@ -70,6 +72,9 @@ class Region(BaseModel):
     )
     score: float = Field(ge=0, le=1, description="Mean probability inside.")
     area: float = Field(ge=0, le=1, description="Share of the picture.")
+    confidence: float | None = Field(
+        description="0.5 to 1: how sure the mask is inside; null if the model does not say."
+    )
 
 
 class Decision(BaseModel):
@@ -165,6 +170,14 @@ class Result(BaseModel):
     mask: str | None = Field(description="Link or data URI of the mask; null if not asked for.")
     heatmap: str | None = Field(description="Link or data URI of the heat map.")
     overlay: str | None = Field(description="Link or data URI of the overlay.")
+    confidence_map: str | None = Field(
+        description="Link or data URI of the confidence map; also null if the model has none."
+    )
+    mean_confidence: float | None = Field(
+        description="0.5 to 1: with which probability the mask's answer at a pixel, edited or not, "
+        "is right, were both equally likely there; the mean of all pixels. null if the model was "
+        "not calibrated for it."
+    )
     picture: str | None = Field(description="Link or data URI of the decoded picture.")
     model: str | None = Field(description="The model's name and a part of its weights' SHA-256.")
     error: str | None = Field(description="Why the picture could not be judged, in one sentence.")

@@ -104,7 +104,7 @@ class Service:
         blank = dict.fromkeys(("sha256", "width", "height", "orientation", "verdict", "score"))
         blank |= dict.fromkeys(("area", "reason", "metadata", *OUTPUTS, "result", "expires"))
         blank |= dict.fromkeys(("format", "jpeg_quality", "threshold", "seconds"))
-        blank |= {"generated": None, "summary": None, "disagree": False}
+        blank |= {"generated": None, "summary": None, "disagree": False, "mean_confidence": None}
         report = said.get("report", {"path": task.name, "regions": [], "notes": []})
         return {
             **blank,

@@ -166,11 +166,12 @@ def _judge_group(detector: Detector, group: list[_Decoded]) -> Iterator[Answer]:
 
 
 def _answer(decoded: _Decoded, report: Report) -> tuple[dict[str, Any], list[bytes]]:
-    from ..report import picture_row, write_output
+    from ..report import available, picture_row, write_output
 
     item, image = decoded.item, decoded.image
     blobs = []
-    for name in item["outputs"]:
+    names = [name for name in item["outputs"] if available(name, report)]
+    for name in names:
         buffer = io.BytesIO()
         write_output(name, report, image.pixels, buffer)
         blobs.append(buffer.getvalue())
@@ -179,7 +180,7 @@ def _answer(decoded: _Decoded, report: Report) -> tuple[dict[str, Any], list[byt
         "format": image.format,
         "jpeg_quality": image.jpeg_quality,
         "threshold": report.threshold,
-        "outputs": item["outputs"],
+        "outputs": names,
     }
     if item["row"]:
         answer["row"] = picture_row(report, image.pixels)

@@ -6,7 +6,7 @@ import { $, el, say } from "./dom.js";
 import { isOwn, onExports } from "./exports.js";
 import { levelsOf, pathOf, regionsAt } from "./heat.js";
 import { batches, onFiles, optionsOf } from "./intake.js";
-import { Viewer, ramp } from "./viewer.js";
+import { Viewer, fog, ramp } from "./viewer.js";
 import { bytes, explain, looks } from "./words.js";
 
 const items = []; // {file, name, url, status, result, model, levels, threshold, results}
@@ -105,7 +105,7 @@ async function judge(batch) {
   refresh();
   try {
     if (batch.length === 1) {
-      await done(batch[0], await analyze(batch[0].file, optionsOf(batch, "heatmap,mask,overlay")));
+      await done(batch[0], await analyze(batch[0].file, optionsOf(batch, "heatmap,mask,overlay,confidence_map")));
       return;
     }
     await analyzeMany(batch.map((item) => item.file), optionsOf(batch, "heatmap"), (job) => {
@@ -222,6 +222,9 @@ async function show(item) {
     if (item !== current) return;
     await viewer.open(item.shown, result.width, result.height, item.levels);
     if (item !== current) return;
+    const tells = typeof result.mean_confidence === "number";
+    document.querySelector("[data-layer=confidence]").hidden = !tells;
+    if (viewer.layer === "confidence") layer(tells ? "confidence" : "heat");
     threshold(item.threshold);
   } catch (error) {
     if (item === current) trouble(`The picture cannot be shown: ${explain(error)}`);
@@ -314,9 +317,24 @@ const compare = segments("compare", (value) => {
   viewer.setCompare(value).catch((error) => trouble(explain(error)));
 });
 const layer = segments("layer", (value) => {
-  $("caption-right").textContent = { heat: "With the heat map", mask: "With the marked area", none: "With the outlines" }[value];
-  viewer.setLayer(value);
+  $("caption-right").textContent = {
+    heat: "With the heat map",
+    mask: "With the marked area",
+    confidence: "In the fog the model cannot tell",
+    none: "With the outlines",
+  }[value];
+  $("fog-key").hidden = value !== "confidence";
+  $("heat-key").hidden = value === "confidence";
+  if (value === "confidence") showConfidence(current).catch((error) => trouble(explain(error)));
+  else viewer.setLayer(value);
 });
+
+async function showConfidence(item) {
+  item.confidence ??= await levelsOf(await output(item, "confidence_map"));
+  if (item === current) viewer.setLayer("confidence", item.confidence);
+}
+
+
 $("zoom-in").addEventListener("click", () => viewer.zoomBy(1.5));
 $("zoom-out").addEventListener("click", () => viewer.zoomBy(1 / 1.5));
 $("zoom-fit").addEventListener("click", () => viewer.fit());
@@ -325,7 +343,8 @@ $("zoom-full").addEventListener("click", () => viewer.full());
 // Letters act only while the picture has the focus, so that they disturb no other way of typing.
 $("stages").addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey) return;
-  const next = { heat: "mask", mask: "none", none: "heat" };
+  const sure = typeof current.result.mean_confidence === "number";
+  const next = { heat: "mask", mask: sure ? "confidence" : "none", confidence: "none", none: "heat" };
   const actions = {
     h: () => layer(next[viewer.layer]),
     o: () => $("outlines").click(),
@@ -357,4 +376,5 @@ $("again").addEventListener("click", tryAgain);
 onFiles(add);
 onExports({ current: () => current, finished: () => items.filter((item) => item.status === "done"), trouble });
 $("ramp").style.backgroundImage = ramp;
+$("fog").style.backgroundImage = fog;
 connect();

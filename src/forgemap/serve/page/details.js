@@ -92,11 +92,15 @@ export function showCards(item, model) {
     ["Model", result.model],
     ["As a whole judged by", result.generated?.model],
     ["Weights", model && el("code", {}, model.weights_sha256)],
+    ["Confidence of the mask", confidence(result)],
     ["Calibrated on", result.decision?.calibrated_on || (result.decision ? "nothing: thresholds as they came" : "")],
     ["Judged in", result.seconds === null || result.seconds === undefined ? "" : `${result.seconds.toFixed(2)} s`],
     ["Notes", (result.notes ?? []).join("; ")],
   ]);
 }
+
+const confidence = ({ mean_confidence: mean }) =>
+  typeof mean === "number" ? `${mean.toFixed(2)} on average, from 0.50 (a coin’s toss) to 1` : "";
 
 function showOrigin(metadata) {
   const findings = metadata?.findings ?? [];

@@ -25,7 +25,7 @@ const stem = (name) => name.replace(/\.[^.]+$/, "");
 
 /** A result without what only this server can resolve. */
 function plain(result) {
-  const own = ["mask", "heatmap", "overlay", "picture", "result", "expires"];
+  const own = ["mask", "heatmap", "overlay", "confidence_map", "picture", "result", "expires"];
   return Object.fromEntries(Object.entries(result).filter(([name]) => !own.includes(name)));
 }
 

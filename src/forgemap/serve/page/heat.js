@@ -7,6 +7,9 @@ export const COLOURS = [
   [219, 80, 59], [230, 93, 47], [239, 108, 35], [246, 126, 20], [250, 144, 8], [252, 163, 9],
   [251, 184, 29], [249, 203, 53], [244, 223, 83], [242, 242, 125],
 ];
+// What covers the places where the mask is not sure, and how much at most; drawing.py has the same.
+export const FOG_COLOUR = [93, 116, 150];
+export const FOG = 0.9;
 const MAX_SIDE = 1400; // of the copy that is drawn: enough for a smooth map, quick to redraw
 const MAX_REGIONS = 50;
 
@@ -38,7 +41,10 @@ export async function levelsOf(blob) {
   return { width, height, data };
 }
 
-/** Paints the levels on a canvas: "heat" in colours, "mask" as one tint from the threshold on. */
+/**
+ * Paints the levels on a canvas: "heat" in colours, "mask" as one tint from the threshold on,
+ * "confidence" (levels of round(255 c), from 128 on) as fog where it is low.
+ */
 export function paint(canvas, levels, layer, threshold) {
   const { width, height, data } = levels;
   if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height });
@@ -50,6 +56,11 @@ export function paint(canvas, levels, layer, threshold) {
   if (layer === "mask") {
     for (let level = Math.ceil(threshold * 255); level < 256; level++) {
       bytes.set([250, 144, 8, 255], 4 * level);
+    }
+  } else if (layer === "confidence") {
+    for (let level = 0; level < 256; level++) {
+      const alpha = Math.min(1, (1 - level / 255) * 2) * FOG * 255;
+      bytes.set([...FOG_COLOUR, alpha], 4 * level);
     }
   } else if (layer === "heat") bytes.set(TABLE);
   for (let i = 0; i < data.length; i++) pixels[i] = table[data[i]];

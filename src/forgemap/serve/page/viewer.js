@@ -1,7 +1,7 @@
 // viewer.js: the picture with its layers in one or two OpenSeadragon viewers that move together.
 /* global OpenSeadragon */
 
-import { COLOURS, paint } from "./heat.js";
+import { COLOURS, FOG, FOG_COLOUR, paint } from "./heat.js";
 
 const SVG = "http://www.w3.org/2000/svg";
 const BLINK_MS = 700; // well below three flashes a second
@@ -151,8 +151,9 @@ export class Viewer {
     this._visibility();
   }
 
-  setLayer(layer) {
-    this.layer = layer;
+  /** `confidence`: the levels of that layer, where it is the one. */
+  setLayer(layer, confidence = null) {
+    Object.assign(this, { layer, confidence });
     this.redraw();
   }
 
@@ -175,7 +176,8 @@ export class Viewer {
   }
 
   redraw() {
-    if (this.levels) paint(this.right.map, this.levels, this.layer, this.threshold);
+    const levels = this.layer === "confidence" ? this.confidence : this.levels;
+    if (levels && this.right) paint(this.right.map, levels, this.layer, this.threshold);
     this._visibility();
   }
 
@@ -184,7 +186,7 @@ export class Viewer {
     const shown = !this.dark;
     this.right.map.style.opacity = shown && this.layer !== "none" ? this.opacity : 0;
     // Grey under the map, as in the report: then every colour is the map's.
-    const grey = shown && this.layer === "heat" ? Math.min(1, this.opacity * 1.25) : 0;
+    const grey = shown && ["heat", "confidence"].includes(this.layer) ? Math.min(1, this.opacity * 1.25) : 0;
     this.right.view.drawer.canvas.style.filter = grey ? `grayscale(${grey})` : "";
     const lines = shown && this.outlines ? 1 : 0;
     this.right.lines.style.opacity = lines;
@@ -229,6 +231,9 @@ export class Viewer {
     this.right.highlight(index);
   }
 }
+
+/** From sure to unsure, as a CSS gradient. */
+export const fog = `linear-gradient(90deg, rgb(${FOG_COLOUR.join(" ")} / 0), rgb(${FOG_COLOUR.join(" ")} / ${FOG}))`;
 
 /** The heat map's colours as a CSS gradient. */
 export const ramp = `linear-gradient(90deg, ${COLOURS.map((c, i) => {

@@ -32,9 +32,9 @@ def add(app: FastAPI, service: Service) -> None:
     )
     async def output(
         id: ResultId,
-        output: Annotated[str, Path(pattern="^[a-z]{1,16}$", description="Its name.")],
+        output: Annotated[str, Path(pattern="^[a-z_]{1,16}$", description="Its name.")],
     ) -> Response:
-        """A heat map, mask, overlay or decoded picture, as long as it is kept."""
+        """A heat map, mask, overlay, confidence map or decoded picture, as long as it is kept."""
         files = service.results.get(id).files
         if output not in files:
             names = ", ".join(files) or "none"
