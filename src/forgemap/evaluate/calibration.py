@@ -26,6 +26,8 @@ from ..data.records import Record
 from ..errors import DataError
 from ..scoring import Decision
 from . import conformal
+from .calibration_confidence import fit_confidence
+from .calibration_familiarity import usual
 from .calibration_look import SHIFTS, Observation, crew, photos_of, tasks, untouched_photos
 from .calibration_report import Line, sentence, table_of
 from .conformal import Kind, Levels, empirical
@@ -124,10 +126,12 @@ def calibrate(
     min_side: int = 96,
     min_jpeg_quality: int = 50,
 ) -> Calibration:
-    """Choose mask shift, score and thresholds of a model folder, and write them into it.
+    """Choose mask shift, score and thresholds of a model folder, and write them into it; with them
+    what a confidence map is looked up in, and what the untouched pictures look like.
 
     Args:
-        model: a model folder; its ``config.json`` gets the new ``decision``.
+        model: a model folder; its ``config.json`` gets the new ``decision``, ``confidence`` and
+            ``familiarity``.
         data: manifests, or named sets (see `open_data`), with edited and untouched pictures.
         photos: folders of untouched photos, judged whole: as they are, re-encoded and reduced.
         split: the split that everything is taken from; never the one that was trained on.
@@ -154,9 +158,17 @@ def calibrate(
         check(observations, split, ", ".join(data))
         shift = choose_shift(observations, limits)
         values = hands.features(observations, Decision(mask_shift=shift))
+        confidence = fit_confidence(hands.cells(observations, Decision(mask_shift=shift)))
     found = decide(observations, values, shift, split, limits)
     decision = replace(found.decision, min_side=min_side, min_jpeg_quality=min_jpeg_quality)
-    write_entry(folder, "decision", decision.to_dict())
+    untouched = [o for o in observations if not o.edited]
+    familiarity = usual([o.statistics for o in untouched], [o.source for o in untouched])
+    entries = {
+        "decision": decision.to_dict(),
+        "confidence": confidence.to_dict(),
+        "familiarity": familiarity and familiarity.to_dict(),
+    }
+    write_entries(folder, entries)
     return found._replace(decision=decision)
 
 
@@ -193,7 +205,7 @@ def decide(
     weights, bias = weights_of(table[fitting], edited[fitting])
     weights, bias = np.round(weights, 6), round(bias, 6)
     # From here on only photos that the regression has not seen.
-    kept = np.flatnonzero(~fitting)
+    kept = np.flatnonzero(~fitting).tolist()
     sums, edited, photos = (table @ weights + bias)[kept], edited[kept], photos[kept]
     listed = np.array([observations[i].listed for i in kept])
     curve, held_out, losses = fit_curve(sums[listed], edited[listed], photos[listed].tolist())
@@ -282,9 +294,17 @@ def above(odds: float) -> float:
 
 def write_entry(folder: Path, name: str, values: Mapping[str, Any]) -> None:
     """Put an entry, such as ``decision``, into a model folder's ``config.json``, atomically."""
+    write_entries(folder, {name: values})
+
+
+def write_entries(folder: Path, entries: Mapping[str, Mapping[str, Any] | None]) -> None:
+    """The same of several at once; None takes an entry away."""
     path = folder / "config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
-    config[name] = values
+    for name, values in entries.items():
+        config.pop(name, None)
+        if values is not None:
+            config[name] = values
     beside = path.with_suffix(".partial")
     beside.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     os.replace(beside, path)

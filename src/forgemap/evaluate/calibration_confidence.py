@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from ..confidence import LOGITS, SHAPE, Confidence, Ground, corners, ground, to_cells
 from ..errors import DataError
+from ..scoring import Decision
 
 FEWEST_CELLS = 4
 """Cells of a kind that a photograph needs to count as one that has it."""
@@ -35,6 +37,16 @@ def cells_of(pixels: np.ndarray, mask: np.ndarray) -> dict[str, np.ndarray]:
     edited = to_cells((mask > 0).astype(np.uint8))
     found = {"texture": where.texture, "clipped": where.clipped, "edited": edited}
     return {name: values.astype(np.float16) for name, values in found.items()}
+
+
+def seen_of(source: str, maps: Path, decision: Decision) -> Seen:
+    """A picture whose logits (`mask`) and `cells_of` lie in a file, under a calibration of maps."""
+    with np.load(maps) as stored:
+        heat = to_cells(decision.heat(stored["mask"].astype(np.float32)))
+        texture, clipped, edited = (
+            stored[name].astype(np.float32) for name in ("texture", "clipped", "edited")
+        )
+    return Seen(source, heat, edited, Ground(texture, clipped))
 
 
 def fit_confidence(pictures: Iterable[Seen]) -> Confidence:

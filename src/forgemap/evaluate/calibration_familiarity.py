@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
+from rich.console import Console
 
 from ..errors import DataError
 from ..familiarity import STATISTICS, Familiarity, scaled
@@ -14,6 +15,20 @@ FEWEST = 8
 """Photographs without which nothing can be said of what is usual."""
 TAIL, UP, SIGMAS = 0.01, 0.99, 2.326
 """A statistic's range to each side is that of a normal distribution with the same percentiles."""
+
+
+def usual(
+    values: Sequence[Mapping[str, float] | None], photos: Sequence[str]
+) -> Familiarity | None:
+    """`fit_familiarity` of the pictures that are large enough for statistics; None where they come
+    from too few photographs, which is said on stderr."""
+    large = [(v, p) for v, p in zip(values, photos, strict=True) if v is not None]
+    try:
+        return fit_familiarity([v for v, _ in large], [p for _, p in large])
+    except DataError as error:
+        message = f"{error} Unfamiliar pictures will not be recognised."
+        Console(stderr=True).print(message, highlight=False)
+        return None
 
 
 def fit_familiarity(

@@ -25,10 +25,12 @@ from ..data.records import Record, split_of
 from ..detector import Detector
 from ..encode import jpeg
 from ..errors import DataError, ForgemapError
+from ..familiarity import statistics
 from ..image import find_images, load_image
 from ..pooling import features
 from ..scoring import Decision
 from ..tiling import localize
+from .calibration_confidence import Seen, cells_of, seen_of
 from .robustness import Variant
 
 SHIFTS = np.arange(-6.0, 2.01, 0.25)
@@ -59,6 +61,7 @@ class Observation:
     maps: Path  # the logits, on disk: they are needed once more when the shift is known
     kinds: tuple[Label, ...] = ()  # where its false alarms are counted; empty if edited
     listed: bool = True  # in a manifest, with edited pictures beside it that were made alike
+    statistics: dict[str, float] | None = None  # of its pixels alone; see `familiarity`
 
     def features(self, decision: Decision) -> dict[str, float]:
         """The picture's statistics under a decision's mask calibration."""
@@ -98,7 +101,8 @@ def observe(detector: Detector, view: View, maps: Path) -> Observation:
     hits = np.array([np.count_nonzero(inside > -shift) for shift in SHIFTS])
     misses = np.array([np.count_nonzero(outside > -shift) for shift in SHIFTS])
     evidence = np.zeros(0) if logits.evidence is None else logits.evidence
-    np.savez(maps, mask=logits.mask.astype(np.float16), evidence=evidence)
+    cells = cells_of(view.pixels, view.mask)
+    np.savez(maps, mask=logits.mask.astype(np.float16), evidence=evidence, **cells)
     return Observation(
         view.group,
         photo_of(view.source),
@@ -108,6 +112,7 @@ def observe(detector: Detector, view: View, maps: Path) -> Observation:
         maps,
         view.kinds,
         view.listed,
+        statistics(view.pixels),
     )
 
 
@@ -220,6 +225,10 @@ class Crew:
         """`Observation.features` of each."""
         return list(self._run(partial(_features, decision), seen, "statistics"))
 
+    def cells(self, seen: Sequence[Observation], decision: Decision) -> Iterator[Seen]:
+        """Of each, what a confidence map is counted on."""
+        yield from self._run(partial(_cells, decision), seen, "confidence")
+
     def _run(self, function: Callable[[Any], Any], items: Sequence[Any], what: str) -> Any:
         console = Console(stderr=True)
         several = map if self._pool is None else self._pool.map
@@ -268,3 +277,7 @@ def _look(scratch: Path, task: Task) -> list[Observation]:
 
 def _features(decision: Decision, seen: Observation) -> dict[str, float]:
     return seen.features(decision)
+
+
+def _cells(decision: Decision, seen: Observation) -> Seen:
+    return seen_of(seen.source, seen.maps, decision)
