@@ -157,7 +157,8 @@ def tasks(
     records: Sequence[Record], photos: Sequence[Path], processing: Sequence[str], seed: int
 ) -> list[Task]:
     """One task a record and a photo; one untouched record of each photo gets the processing too."""
-    found, processed = [], set()
+    found: list[Task] = []
+    processed: set[str] = set()
     for record in records:
         names: tuple[str, ...] = ()
         if not record.manipulated and not record.benign and record.source not in processed:

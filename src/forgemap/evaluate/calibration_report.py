@@ -84,9 +84,16 @@ def table_of(
     plain = np.flatnonzero(~edited)
 
     def line(name: str, members: np.ndarray, bound: float | None) -> Line:
-        shares = [float(np.mean(column[members])) for column in (called, doubted, areas)]
-        kind = bool(edited[members[0]])
-        return Line(name, kind, len(set(photos[members])), len(members), *shares, bound)
+        return Line(
+            name,
+            edited=bool(edited[members[0]]),
+            photos=len(set(photos[members].tolist())),
+            pictures=len(members),
+            manipulated=float(called[members].mean()),
+            inconclusive=float(doubted[members].mean()),
+            marked=float(areas[members].mean()),
+            bound=bound,
+        )
 
     lines = [line(b.kind.name, plain[b.kind.members], b.level) for b in promised]
     methods = sorted({o.group for o in observations if o.edited})

@@ -30,21 +30,20 @@ LEVELS = (0.5, 0.3, 0.2, 0.1, 0.05, 0.03, 0.02, 0.01)
 EVERYTHING = "all untouched"
 
 
-def highest(scores: ArrayLike, photos: Sequence[str], level: float) -> float:
+def highest(scores: ArrayLike, photos: ArrayLike, level: float) -> float:
     """The score that a new picture of a new photo exceeds with a chance of at most `level`.
 
     Args:
         scores: (n,) of untouched pictures, in any unit.
-        photos: the photo behind each; every photo weighs the same, however many pictures it has.
+        photos: (n,) the photo behind each, in any sortable type; every photo weighs the same,
+            however many pictures it has.
         level: in [0, 1].
 
     Returns:
         One of the scores; infinity with fewer than 1 / level - 1 photos, which bound nothing.
     """
     score = np.asarray(scores, np.float64)
-    _, member, pictures = np.unique(
-        np.asarray(photos, str), return_inverse=True, return_counts=True
-    )
+    _, member, pictures = np.unique(np.asarray(photos), return_inverse=True, return_counts=True)
     count = pictures.size
     order = np.argsort(score, kind="stable")
     # The new photo counts as one more, whose score may be anything: its share lies at infinity.
@@ -121,7 +120,8 @@ def bounds(kinds: Sequence[Kind], photos: NDArray[Any], levels: Levels) -> list[
         kinds: may overlap, and must cover all pictures.
         photos: (n,) the photo behind each picture.
     """
-    found, pools = [], {}
+    found: list[Bound] = []
+    pools: dict[str, list[NDArray[np.int64]]] = {}
     for kind in kinds:
         count = len(set(photos[kind.members].tolist()))
         own = levels.processed if kind.processed else levels.alarms
