@@ -157,12 +157,12 @@ def test_a_broken_file_is_computed_again(edited: Path, tmp_path: Path) -> None:
     broken = next(cache.rglob("*.safetensors"))
     whole = {name: t.clone() for name, t in load_file(broken).items()}  # the file is mapped
     broken.write_bytes(broken.read_bytes()[:-10])
-    (broken.parent / ".left.partial").write_bytes(b"of a killed run")
+    (broken.parent / ".left.tmp").write_bytes(b"of a killed run")
     train(tiny(edited, tmp_path / "b", cache=str(cache)), progress=False)
     again = load_file(broken)
     assert again.keys() == whole.keys()
     torch.testing.assert_close(again["grid"], whole["grid"])
-    assert not list(cache.rglob("*.partial"))
+    assert not list(cache.rglob("*.tmp"))
 
 
 def test_the_cache_stays_within_its_limit_and_the_oldest_give_way(
@@ -239,7 +239,7 @@ def test_a_full_disk_is_one_sentence_and_leaves_no_part_of_a_file(
             train(config, progress=False)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert not files(tmp_path / "cache") and not list((tmp_path / "cache").rglob("*.partial"))
+    assert not files(tmp_path / "cache") and not list((tmp_path / "cache").rglob("*.tmp"))
 
 
 def test_frozen_means_that_neither_weights_nor_statistics_nor_chance_move(edited: Path) -> None:

@@ -12,7 +12,6 @@ unpickling anything.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -21,6 +20,7 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 
 from .errors import DataError, ModelError
+from .files import write_whole
 from .neighbours import Search, search
 
 METADATA = "forgemap.classifier"
@@ -210,14 +210,11 @@ def save(classifier: Classifier, path: str | Path) -> Path:
     path = Path(path)
     facts = json.dumps({"kind": classifier.kind, "source": asdict(classifier.source)})
     arrays = {name: np.ascontiguousarray(a) for name, a in classifier.arrays().items()}
-    beside = path.with_name(path.name + ".partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # Not save_file, whose files only their owner can read.
-        beside.write_bytes(save_bytes(arrays, metadata={METADATA: facts}))
-        os.replace(beside, path)
+        write_whole(path, save_bytes(arrays, metadata={METADATA: facts}))
     except Exception as error:
-        beside.unlink(missing_ok=True)
         raise ModelError(f"{path}: cannot be written ({error}).") from error
     return path
 

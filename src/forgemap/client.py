@@ -20,6 +20,7 @@ from types import TracebackType
 from typing import Any
 
 from .errors import ForgemapError, ImageError
+from .files import write_whole
 from .report import FILES, Region, Report
 
 OUTPUTS = ("heatmap", "mask", "overlay")
@@ -310,13 +311,10 @@ def _report(said: Mapping[str, Any]) -> RemoteReport:
 
 def _write(path: Path, data: bytes) -> None:
     """The file appears whole or not at all."""
-    part = path.with_name(f".{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_bytes(data)
-        os.replace(part, path)
+        write_whole(path, data)
     except OSError as error:
-        part.unlink(missing_ok=True)
         raise ForgemapError(
             f"{path} cannot be written ({error.strerror}): free some space or name another folder"
         ) from error

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from forgemap.errors import DataError
+from forgemap.files import write_whole
 
 MANIFEST = "manifest.jsonl"
 SPLITS = ("train", "val", "test")
@@ -117,11 +117,9 @@ def write_manifest(records: Iterable[Record], path: str | Path) -> Path:
         rows.append(json.dumps(row) + "\n")
     if not rows:
         raise DataError(f"{path}: there is no picture to list.")
-    beside = path.with_name(path.name + ".tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_text("".join(rows), encoding="utf-8")
-        os.replace(beside, path)
+        write_whole(path, "".join(rows))
     except OSError as error:
         raise DataError(f"{path} cannot be written: {error.strerror or error}.") from None
     return path

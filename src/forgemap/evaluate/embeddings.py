@@ -8,7 +8,6 @@ model_hash, embedding (float32, of the model's width). Any tool that knows Parqu
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -18,6 +17,7 @@ import numpy as np
 
 from ..classifiers import Source
 from ..errors import DataError
+from ..files import whole
 
 METADATA = b"forgemap.embeddings"
 SUFFIX = ".parquet"
@@ -91,9 +91,8 @@ def write_rows(path: Path, source: Source, facts: dict[str, Any], rows: Sequence
     columns.append([row.vector for row in rows])
     names = [*TEXTS, "label", "crop", "model", "model_hash", "embedding"]
     arrays = [pa.array(c, schema.field(n).type) for n, c in zip(names, columns, strict=True)]
-    beside = path.with_name(path.name + ".part")
-    pq.write_table(pa.table(dict(zip(names, arrays, strict=True)), schema=schema), beside)
-    os.replace(beside, path)
+    with whole(path) as beside:
+        pq.write_table(pa.table(dict(zip(names, arrays, strict=True)), schema=schema), beside)
 
 
 def join_files(parts: Iterable[Path], path: Path, source: Source, facts: dict[str, Any]) -> None:
@@ -101,11 +100,9 @@ def join_files(parts: Iterable[Path], path: Path, source: Source, facts: dict[st
     import pyarrow.parquet as pq
 
     schema = _schema(source, facts)
-    beside = path.with_name(path.name + ".part")
-    with pq.ParquetWriter(beside, schema) as writer:
+    with whole(path) as beside, pq.ParquetWriter(beside, schema) as writer:
         for part in parts:
             writer.write_table(pq.read_table(part).replace_schema_metadata(schema.metadata))
-    os.replace(beside, path)
 
 
 def is_embeddings(path: str | Path) -> bool:

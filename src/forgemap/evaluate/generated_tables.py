@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 from rich.table import Table
 
 from ..errors import DataError
+from ..files import whole, write_whole
 from . import plots
 from .generated import Found
 from .generated_scores import METRICS, POOLED
@@ -40,13 +40,10 @@ def save(found: Found, folder: Path) -> None:
     try:
         columns = {name: pa.array(column.tolist()) for name, column in scored.columns.items()}
         columns |= {f"score_{name}": pa.array(values) for name, values in scored.scores.items()}
-        beside = folder / f"{SCORES}.part"
-        pq.write_table(pa.table(columns), beside)
-        os.replace(beside, folder / SCORES)
+        with whole(folder / SCORES) as beside:
+            pq.write_table(pa.table(columns), beside)
         text = json.dumps(found.to_dict(), indent=1, allow_nan=False) + "\n"
-        beside = folder / "results.json.part"
-        beside.write_text(text, encoding="utf-8")
-        os.replace(beside, folder / "results.json")
+        write_whole(folder / "results.json", text)
     except OSError as error:
         raise DataError(f"{folder} cannot be written: {error.strerror or error}.") from None
     for name in scored.scores:
@@ -68,6 +65,7 @@ class Shown(Results):
                 row |= {
                     "manipulated": bool(columns["label"][n]),
                     "method": columns["generator"][n],
+                    "source": str(columns["key"][n] or columns["path"][n]),
                 }
                 self.rows.append(row)
         for group in found.groups[classifier]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from ..errors import DataError
+from ..files import write_whole
 from .results import Row
 
 ROWS = "rows.jsonl"
@@ -32,9 +33,7 @@ class Journal:
                 raise DataError(f"{out} already holds something else: give a new or empty folder.")
             else:
                 out.mkdir(parents=True, exist_ok=True)
-                beside = path.with_name(ROWS + ".part")
-                beside.write_text(json.dumps(header) + "\n", encoding="utf-8")
-                os.replace(beside, path)
+                write_whole(path, json.dumps(header) + "\n")
             self._file = path.open("a", encoding="utf-8")
         except OSError as error:
             raise DataError(f"{path} cannot be written: {error.strerror or error}.") from error

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from rich.table import Table
 
 from ..errors import DataError
+from ..files import write_whole
 from ..report import VERDICTS
 from .bootstrap import Interval, intervals, mean_interval
 from .markdown import markdown
@@ -169,10 +169,8 @@ class Results:
 
 def write(file: Path, text: str) -> None:
     """A text file, whole or not at all; DataError if it cannot be written."""
-    beside = file.with_name(file.name + ".part")
     try:
-        beside.write_text(text)
-        os.replace(beside, file)
+        write_whole(file, text)
     except OSError as error:
         raise DataError(f"{file} cannot be written: {error.strerror or error}.") from error
 

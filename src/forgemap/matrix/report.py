@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from pathlib import Path
 
 from rich.table import Table
@@ -12,6 +11,7 @@ from rich.table import Table
 from ..evaluate.bootstrap import Interval
 from ..evaluate.markdown import markdown_table
 from ..evaluate.published import beside, tables_with
+from ..files import whole, write_whole
 from .cells import METRICS, Matrix
 
 UNIT = "in percent, mean per edited picture (95 % interval by source photo)"
@@ -20,8 +20,8 @@ SHORT = {"iou": "IoU at 0.5", "auc": "pixel AUC"}
 
 def write(matrix: Matrix, out: Path) -> None:
     """matrix.json, matrix.md, matrix.png and matrix-auc.png in `out`, each in one step."""
-    _put(out / "matrix.json", json.dumps(matrix.to_dict(), indent=1, allow_nan=False) + "\n")
-    _put(out / "matrix.md", markdown(matrix))
+    write_whole(out / "matrix.json", json.dumps(matrix.to_dict(), indent=1, allow_nan=False) + "\n")
+    write_whole(out / "matrix.md", markdown(matrix))
     for metric in METRICS:
         heat_map(
             matrix, metric, out / ("matrix.png" if metric == "iou" else f"matrix-{metric}.png")
@@ -161,9 +161,8 @@ def heat_map(matrix: Matrix, metric: str, file: Path) -> None:
         panel.set(xlabel="tested on", ylabel="trained on", title=titled(matrix, value).rstrip(": "))
     if image is not None:
         figure.colorbar(image, ax=list(axes), label=f"{SHORT[metric]} (%)", shrink=0.8)
-    beside_it = file.with_name(file.name + ".part")
-    figure.savefig(beside_it, dpi=120, format="png")
-    os.replace(beside_it, file)
+    with whole(file) as unfinished:
+        figure.savefig(unfinished, dpi=120, format="png")
 
 
 def percent(interval: Interval | None, sign: bool = False) -> str:
@@ -177,9 +176,3 @@ def percent(interval: Interval | None, sign: bool = False) -> str:
 
 def _counted(found: dict[str, int]) -> str:
     return f"{found['edited']} + {found['untouched']} ({found['photos']})"
-
-
-def _put(file: Path, text: str) -> None:
-    beside_it = file.with_name(file.name + ".part")
-    beside_it.write_text(text, encoding="utf-8")
-    os.replace(beside_it, file)

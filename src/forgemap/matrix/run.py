@@ -12,7 +12,6 @@ The folder of a matrix:
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -32,6 +31,7 @@ from ..errors import ForgemapError
 from ..evaluate import facts
 from ..evaluate.benchmark import evaluate
 from ..evaluate.results import Row
+from ..files import write_whole
 from ..models.build import build
 from ..models.checkpoint import load_model, weights_sha256
 from ..train.config import LocalizerConfig
@@ -279,6 +279,4 @@ def _described(training: Training) -> dict[str, Any]:
 def write_json(file: Path, content: object) -> None:
     """In one step, with the folders above."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    beside = file.with_name(file.name + ".part")
-    beside.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    os.replace(beside, file)
+    write_whole(file, json.dumps(content, indent=1, allow_nan=False) + "\n")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from ..errors import ModelError
+from ..files import write_whole
 from .home import home
 from .zoo import ZOO, Licence, Published, find
 
@@ -109,12 +109,8 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _write(path: Path, content: Mapping[str, Any]) -> None:
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-        os.replace(partial, path)
+        write_whole(path, json.dumps(content, indent=2) + "\n")
     except OSError as error:
         raise ModelError(f"{path}: cannot be written ({error.strerror}).") from error
-    finally:
-        partial.unlink(missing_ok=True)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DataError
+from ..files import write_whole
 from ..report import Report
 
 METADATA = b"forgemap.scan"
@@ -76,6 +77,7 @@ def schema() -> Any:
             "polygon": pa.list_(pa.list_(pa.int32())),
             "score": number,
             "area": number,
+            "confidence": number,
         }
     )
     return pa.schema(
@@ -134,29 +136,15 @@ def write_part(out: Path, part: Part) -> Path:
 
     for name, png in part.masks.items():
         (out / name).parent.mkdir(parents=True, exist_ok=True)
-        write_whole(out / name, png, sync=False)
+        write_whole(out / name, png)
     facts = {n: getattr(part, n) for n in ("unit", "start", "stop", "end", "known", "wall", "busy")}
     table = pa.Table.from_pylist(part.rows, schema=schema())
     table = table.replace_schema_metadata({METADATA: json.dumps(facts).encode()})
     buffer = io.BytesIO()
     pq.write_table(table, buffer, compression="zstd")
     path = out / FOLDER / part.name
-    write_whole(path, buffer.getbuffer())
+    write_whole(path, buffer.getbuffer(), sync=True)
     return path
-
-
-def write_whole(path: Path, data: bytes | memoryview, *, sync: bool = True) -> None:
-    """A file that appears whole or not at all, also after a power cut if `sync`."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with beside.open("wb") as file:
-            file.write(data)
-            file.flush()
-            if sync:
-                os.fsync(file.fileno())
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def read_progress(out: Path) -> dict[int, Progress]:

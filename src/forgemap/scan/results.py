@@ -21,8 +21,9 @@ from typing import Any
 import numpy as np
 
 from ..errors import DataError
+from ..files import write_whole
 from .listing import Facts, write_listing
-from .parts import FOLDER, MASKS, read_parts, write_whole
+from .parts import FOLDER, MASKS, read_parts
 from .sources import find
 
 JOURNAL = "journal.json"
@@ -104,7 +105,7 @@ def open_results(
             "begun": datetime.now(timezone.utc).isoformat(timespec="seconds"),
             **about,
         }
-        write_whole(path, (json.dumps(journal, indent=1) + "\n").encode())
+        write_whole(path, json.dumps(journal, indent=1) + "\n", sync=True)
     except OSError as error:
         shutil.rmtree(out / LISTING, ignore_errors=True)
         raise cannot_write(out, error) from None

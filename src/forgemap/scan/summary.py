@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import ForgemapError
+from ..files import write_whole
 from ..report import VERDICTS
 from .parts import Progress, read_parts, read_progress_of
 from .results import read_journal
@@ -194,8 +195,6 @@ def plot_scores(found: Summary, path: Path) -> None:
     from io import BytesIO
 
     from matplotlib.figure import Figure
-
-    from .parts import write_whole
 
     colours = {"manipulated": "#d55e00", "inconclusive": "#e69f00", VERDICTS[0]: "#009e73"}
     figure = Figure(figsize=(7, 4), layout="constrained")

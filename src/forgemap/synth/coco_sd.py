@@ -19,8 +19,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from forgemap.data.records import MANIFEST, SPLITS, UNTOUCHED, split_of
 from forgemap.errors import DataError, ModelError
+from forgemap.files import write_whole
 from forgemap.synth.inpaint import PRECISIONS, VARIANTS, Inpainter
-from forgemap.synth.journal import JOURNAL, Row, open_journal, write_text
+from forgemap.synth.journal import JOURNAL, Row, open_journal
 from forgemap.synth.redraw import SMALLEST, Batch, Settings, Task, run
 from forgemap.synth.regions import Region, coco_regions, face_regions, fitted_shape
 
@@ -140,7 +141,7 @@ def build(
     if not done:
         raise DataError(f"No picture could be made: {sorted(problems)[0]}")
     rows = [{k: v for k, v in done[image].items() if k != "batch"} for image in sorted(done)]
-    write_text(out / MANIFEST, "".join(json.dumps(row) + "\n" for row in rows))
+    write_whole(out / MANIFEST, "".join(json.dumps(row) + "\n" for row in rows))
     return out / MANIFEST
 
 

@@ -16,10 +16,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from forgemap.data.records import MANIFEST, SPLITS, UNTOUCHED, split_of
 from forgemap.errors import DataError
+from forgemap.files import write_whole
 from forgemap.image import find_images
 from forgemap.synth.benign import choose
 from forgemap.synth.card import CARD, dataset_card
-from forgemap.synth.journal import JOURNAL, open_journal, write_text
+from forgemap.synth.journal import JOURNAL, open_journal
 from forgemap.synth.methods import NEED_AUTOENCODER, choose_methods
 from forgemap.synth.settings import Photo, Settings, Task
 from forgemap.synth.worker import REAL, label_of, run_task, set_up, single_thread
@@ -172,8 +173,8 @@ def synthesize(
     manifest = out / MANIFEST
     rows = [done[image] for image in sorted(done)]
     text = "".join(json.dumps(row) + "\n" for row in rows)
-    write_text(out / CARD, dataset_card(rows, described, text))
-    write_text(manifest, text)
+    write_whole(out / CARD, dataset_card(rows, described, text))
+    write_whole(manifest, text)
     return manifest
 
 

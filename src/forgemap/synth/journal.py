@@ -3,26 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 from forgemap.errors import DataError
+from forgemap.files import write_whole
 
 JOURNAL = "journal.jsonl"
 Row = dict[str, Any]
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    write_bytes(path, text.encode("utf-8"))
-
-
-def write_bytes(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all."""
-    beside = path.with_name(path.name + ".tmp")
-    beside.write_bytes(data)
-    os.replace(beside, path)
 
 
 def open_journal(
@@ -44,7 +32,7 @@ def open_journal(
             if out.exists() and (not out.is_dir() or any(out.iterdir())):
                 raise DataError(f"{out} already holds something else: give a new or empty folder.")
             out.mkdir(parents=True, exist_ok=True)
-            write_text(journal, json.dumps(described) + "\n")
+            write_whole(journal, json.dumps(described) + "\n")
         for name in folders:
             (out / name).mkdir(parents=True, exist_ok=True)
             for torn in (out / name).glob("*.tmp"):
@@ -52,11 +40,11 @@ def open_journal(
         text = journal.read_text(encoding="utf-8")
     except OSError as error:
         raise DataError(f"{out} cannot be used: {error.strerror or error}.") from None
-    whole = text[: text.rfind("\n") + 1]
-    if whole != text:  # an interruption cut the last line
-        write_text(journal, whole)
+    kept = text[: text.rfind("\n") + 1]
+    if kept != text:  # an interruption cut the last line
+        write_whole(journal, kept)
     try:
-        earlier, *rows = [json.loads(line) for line in whole.splitlines()]
+        earlier, *rows = [json.loads(line) for line in kept.splitlines()]
     except ValueError:
         raise DataError(f"{journal} is damaged: give a new folder.") from None
     for key, value in json.loads(json.dumps(described)).items():

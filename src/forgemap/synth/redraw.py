@@ -17,9 +17,10 @@ import numpy as np
 from forgemap.data.records import UNTOUCHED, split_of
 from forgemap.encode import encode_png
 from forgemap.errors import DataError, ForgemapError
+from forgemap.files import write_whole
 from forgemap.image import load_image
 from forgemap.synth.inpaint import VARIANTS, Inpainter
-from forgemap.synth.journal import Row, write_bytes
+from forgemap.synth.journal import Row
 from forgemap.synth.regions import Region, fitted
 
 SMALLEST = 32  # pixels a side, after reducing
@@ -190,14 +191,14 @@ def _write(
     """The files of one photo; their rows."""
     region, out = task.region, settings.out
     mask_file = f"masks/{region.name}.png"
-    write_bytes(out / mask_file, encode_png(mask.astype(np.uint8) * 255))
+    write_whole(out / mask_file, encode_png(mask.astype(np.uint8) * 255))
     made = {name: VARIANTS[name](picture, drawn, mask) for name in settings.variants}
     if settings.untouched:
         made[UNTOUCHED] = picture
     rows: list[Row] = []
     for kind, pixels in made.items():
         image_file = f"images/{kind}/{region.name}.png"
-        write_bytes(out / image_file, encode_png(pixels))
+        write_whole(out / image_file, encode_png(pixels))
         parameters: dict[str, Any] = {"size": [mask.shape[1], mask.shape[0]]}
         if kind != UNTOUCHED:
             parameters |= {

@@ -16,10 +16,10 @@ import numpy as np
 from forgemap.data.records import UNTOUCHED, split_of
 from forgemap.encode import encode_png
 from forgemap.errors import DataError, ForgemapError
+from forgemap.files import write_whole
 from forgemap.image import load_image
 from forgemap.synth.benign import Processed, draw, process
 from forgemap.synth.edit import Context, Edit
-from forgemap.synth.journal import write_bytes
 from forgemap.synth.methods import METHODS, NEED_AUTOENCODER, NEED_DONOR
 from forgemap.synth.prepare import finish, prepare
 from forgemap.synth.settings import Photo, Settings, Task
@@ -167,8 +167,8 @@ class _Worker:
             image_file = f"images/{stem}{suffix}"
             mask_file = None if name == UNTOUCHED else f"masks/{stem}.png"
             if mask_file is not None:
-                write_bytes(settings.out / mask_file, encode_png(mask))
-            write_bytes(settings.out / image_file, data)
+                write_whole(settings.out / mask_file, encode_png(mask))
+            write_whole(settings.out / image_file, data)
             rows.append(
                 {
                     "image": image_file,
@@ -229,7 +229,7 @@ class _Worker:
             )
             folder = REAL if source is None else label_of(source)
             image_file = f"{folder}/{photo.sha256[:16]}-{index:04d}{suffix}"
-            write_bytes(settings.out / image_file, data)
+            write_whole(settings.out / image_file, data)
             rows.append(
                 {
                     "image": image_file,

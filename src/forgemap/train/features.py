@@ -164,7 +164,7 @@ class FeatureCache:
             self.reader = FileLock(readers / name)  # until the process ends
             self.reader.acquire()
             write(self.folder / "settings.json", json.dumps(self.settings, indent=2).encode())
-            for left in self.root.glob("*/*/.*.partial"):  # of a killed run: no other is writing
+            for left in self.root.glob("*/*/.*.tmp"):  # of a killed run: no other is writing
                 left.unlink(missing_ok=True)
             missing = []
             for path in self.wanted:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import csv
-import os
 from pathlib import Path
 
 from torch.utils.tensorboard.writer import SummaryWriter
+
+from ..files import whole
 
 
 class History:
@@ -67,9 +68,7 @@ def keep_until(path: Path, step: int) -> None:
     with path.open(newline="") as file:
         header, *rows = list(csv.reader(file)) or [[]]
     rows = [r for r in rows if len(r) == len(header) and r[0].isdigit() and int(r[0]) <= step]
-    beside = path.with_suffix(".partial")
-    with beside.open("w", newline="") as file:
+    with whole(path) as beside, beside.open("w", newline="") as file:
         csv.writer(file).writerows([header, *rows] if header else [])
-    os.replace(beside, path)
     if not rows:
         path.unlink()

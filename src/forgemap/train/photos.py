@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from rich.progress import track
 from ..data.augment import resized_crop
 from ..data.records import split_of
 from ..errors import DataError, ForgemapError
+from ..files import whole
 from ..image import find_images, load_image
 
 CELL = 0.15e6  # pixels; a photograph of n times as many gives sqrt(n) times as many crops
@@ -73,9 +73,8 @@ def photo_crops(
     if file is not None:
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
-            beside = file.with_name(f"{file.name}.{os.getpid()}.partial.npy")
-            np.save(beside, found)
-            os.replace(beside, file)
+            with whole(file) as beside, beside.open("wb") as stream:
+                np.save(stream, found)
         except OSError as error:
             raise DataError(f"{file}: cannot be written ({error.strerror}).") from error
     return found

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import os
 from collections.abc import Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -24,6 +23,7 @@ from safetensors import SafetensorError, safe_open
 
 from ..data.records import Record
 from ..errors import DataError, ForgemapError
+from ..files import write_whole
 from ..models.output import Features
 
 
@@ -141,17 +141,9 @@ def make_room(
 
 
 def write(path: Path, content: bytes) -> None:
-    """Beside, then renamed: there is a whole file or none."""
+    """A whole file or none, with its folder."""
     path.parent.mkdir(exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with beside.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
+    write_whole(path, content, sync=True)
 
 
 @contextmanager

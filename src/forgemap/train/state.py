@@ -18,6 +18,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from ..errors import ForgemapError, ModelError
+from ..files import write_whole
 from .processes import like, load_optimizer, whole
 
 
@@ -146,9 +147,7 @@ class RunFolder:
                             f"{self.path} holds a run with {name} = {before.get(name)!r}, not "
                             f"{value!r}; give another --out, or the same settings to go on."
                         )
-            beside = self.config.with_suffix(f".{os.getpid()}.partial")  # processes may share it
-            beside.write_text(yaml.safe_dump(config, sort_keys=False))
-            os.replace(beside, self.config)
+            write_whole(self.config, yaml.safe_dump(config, sort_keys=False))
         except OSError as error:
             raise ForgemapError(f"{self.path}: cannot be written ({error.strerror}).") from error
 

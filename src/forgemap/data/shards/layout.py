@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import DataError, ImageError
+from ...files import write_whole
 from ...image import Image, load_image
 
 NAME = "elsa_v2"
@@ -247,8 +248,4 @@ def read_json(file: Path) -> dict[str, Any]:
 
 def write_json(file: Path, value: object) -> None:
     """A JSON file that appears whole or not at all."""
-    beside = file.with_name(f"{file.name}.{os.getpid()}.part")
-    with beside.open("w", encoding="utf-8") as stream:
-        json.dump(value, stream, indent=1)
-        stream.write("\n")
-    os.replace(beside, file)
+    write_whole(file, json.dumps(value, indent=1) + "\n")

@@ -26,6 +26,7 @@ from rich.console import Console
 from rich.progress import track
 
 from ...errors import DataError
+from ...files import whole
 from .layout import (
     DROPPED,
     FORMAT,
@@ -177,11 +178,9 @@ def _finish(job: Job, source: Source, plan: dict[str, Any], notes: list[dict[str
         why = f" (the first, {dropped[0][0]}: {dropped[0][1]})" if dropped else ""
         shutil.rmtree(job.out / PROGRESS, ignore_errors=True)
         raise DataError(f"{source.name} gave no record to write{why}.")
-    beside = job.out / f"{DROPPED}.{os.getpid()}.part"
-    with beside.open("w", encoding="utf-8") as stream:
+    with whole(job.out / DROPPED) as beside, beside.open("w", encoding="utf-8") as stream:
         for id, why in dropped:
             stream.write(json.dumps({"id": id, "why": why}) + "\n")
-    os.replace(beside, job.out / DROPPED)
     pictures = Counter[str]()
     for row in shards:
         pictures.update(row["members"])

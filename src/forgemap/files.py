@@ -1,0 +1,43 @@
+"""files.py: a file appears whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def whole(path: str | Path, *, sync: bool = False) -> Iterator[Path]:
+    """A name in the same folder to write to, which becomes `path` when the block ends well.
+
+    After an error (or Ctrl-C) what was written is gone and an earlier file at `path` is untouched.
+    Only a kill leaves something: a hidden file that ends in ".tmp".
+
+    Args:
+        path: its folder exists.
+        sync: wait until the bytes are on the disk, so that a power cut cannot leave a file that is
+            there but empty.
+
+    Raises:
+        OSError: as writing and renaming do.
+    """
+    path = Path(path)
+    # Processes that write the same file do not meet: the last one wins.
+    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield beside
+        if sync:
+            with beside.open("rb") as file:
+                os.fsync(file.fileno())
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def write_whole(path: str | Path, content: str | bytes | memoryview, *, sync: bool = False) -> None:
+    """Text (UTF-8, line ends as they are) or bytes at `path`; see `whole`."""
+    data = content.encode("utf-8") if isinstance(content, str) else content
+    with whole(path, sync=sync) as beside:
+        beside.write_bytes(data)
