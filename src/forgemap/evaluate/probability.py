@@ -184,9 +184,8 @@ def isotonic(sums: Floats, edited: NDArray[np.bool_]) -> Curve:
     places, first = np.unique(x, return_index=True)
     if places.size < 2:
         return AS_IS
-    rising = IsotonicRegression().fit_transform(
-        places, np.array(share)[first], np.array(size)[first]
-    )
+    shares, sizes = np.array(share)[first], np.array(size)[first]
+    rising = IsotonicRegression().fit(places, shares, sample_weight=sizes).predict(places)
     return _curve("isotonic", places, np.log(rising / (1 - rising)))
 
 
