@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+from pathlib import Path
+
 import cv2
 import numpy as np
 
@@ -29,3 +33,25 @@ def jpeg(pixels: np.ndarray, quality: int) -> np.ndarray:
     """The pixels after JPEG compression."""
     _, data = cv2.imencode(".jpg", pixels[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
     return np.ascontiguousarray(cv2.imdecode(data, cv2.IMREAD_COLOR)[..., ::-1])
+
+
+def honest_model(model: Path, folder: Path, *, verdict: str | None = None) -> Path:
+    """A copy of a model folder that tells familiar pictures and how sure it is; with a verdict,
+    "clear" or "manipulated", every score leads to that one."""
+    from forgemap.confidence import LOGITS, SHAPE
+    from forgemap.evaluate.calibration_familiarity import fit_familiarity
+    from forgemap.familiarity import statistics
+
+    shutil.copytree(model, folder)
+    values = [statistics(photograph(seed, 128, 160)) for seed in range(60)]
+    usual = fit_familiarity([v for v in values if v], [str(i) for i in range(60)])
+    table = np.full(SHAPE, 0.5)
+    table[0] = 1 / (1 + np.exp(-LOGITS))  # nothing can be known where pixels are clipped
+    config = json.loads((folder / "config.json").read_text())
+    config["familiarity"] = usual.to_dict()
+    config["confidence"] = {"table": table.ravel().round(4).tolist(), "fitted_on": "a formula"}
+    if verdict is not None:
+        at = {"clear": 1.0, "manipulated": 0.0}[verdict]
+        config["decision"] = {"manipulated_at": at, "clear_below": at, "min_jpeg_quality": 50}
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder

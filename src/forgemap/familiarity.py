@@ -213,7 +213,7 @@ class Familiarity:
         told = statistic.told.format(_value(values[name], statistic.form))
         usual = f"at most {high}" if here[worst] > ends[1][worst] else f"at least {low}"
         if out[worst] <= 0:
-            return f"{told}, which does not go with its other properties (see the documentation)"
+            return f"its properties do not occur together in photographs; above all, {told}"
         return f"{told}; nearly all photographs that this model was checked on have {usual}"
 
     def to_dict(self) -> dict[str, Any]:
