@@ -2,23 +2,39 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from hashlib import sha256
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from forgemap.cli import app
 from forgemap.data.records import split_of
 from forgemap.detector import Detector
 from forgemap.errors import DataError, ForgemapError
 from forgemap.evaluate.calibration import (
+    Calibration,
     Limits,
     calibrate,
+    check,
     choose_shift,
+    decide,
+    part_for_score,
     worst_quantile,
 )
-from forgemap.evaluate.calibration_look import SHIFTS, Observation, untouched_photos
+from forgemap.evaluate.calibration_look import (
+    PLAIN,
+    PROCESSED,
+    SHIFTS,
+    Label,
+    Observation,
+    untouched_photos,
+)
+from forgemap.evaluate.metrics import detection_metrics
 from forgemap.evaluate.probability import fit_score
 
 from .edited_set import write_edited_set
@@ -36,8 +52,6 @@ def observation(group: str, overlap: float, flagged: float) -> Observation:
 
 
 def test_calibration_is_written_into_the_model_and_used(tmp_path: Path, model_folder: Path) -> None:
-    import shutil
-
     model = shutil.copytree(model_folder, tmp_path / "model")
     data = manifest(tmp_path / "data", "val")
     decision = calibrate(model, [str(data)]).decision
@@ -45,6 +59,160 @@ def test_calibration_is_written_into_the_model_and_used(tmp_path: Path, model_fo
     assert "4 edited and 4 untouched" in decision.calibrated_on
     assert Limits().flagged <= decision.doubt_area <= 1
     assert len(decision.untouched) == 101 and list(decision.untouched) == sorted(decision.untouched)
+
+
+KINDS = {"text": -1.0, "portrait": 1.5}
+"""Processing and how far it moves the evidence of an untouched picture."""
+
+
+def synthetic(rng: np.random.Generator, photos: int) -> tuple[list[Observation], list[dict]]:
+    """Observations of photos with two untouched, two edited and two processed pictures each."""
+    seen, values = [], []
+
+    def add(group: str, photo: int, evidence: float, edited: bool, *kinds: Label) -> None:
+        nothing = np.zeros(len(SHIFTS))
+        area = nothing + (0.001 if not edited else 0.1) * rng.random()
+        listed = not any(kind.processed for kind in kinds)
+        seen.append(Observation(group, f"p/{photo}", edited, nothing, area, Path(), kinds, listed))
+        both = {"evidence_peak": evidence, "evidence_top": evidence + rng.normal(0, 0.3)}
+        values.append(both | {"evidence_lse": evidence, "logit_peak32": rng.normal(), "area": 0.0})
+
+    for photo in range(photos):
+        own = rng.normal()  # pictures of a photo resemble each other
+        for _ in range(2):
+            add("untouched crops", photo, own + rng.normal(-2, 1), False, Label(PLAIN, PLAIN))
+            add("splice", photo, own + rng.normal(2, 2), True)
+        for name, shift in KINDS.items():
+            evidence = own + rng.normal(shift - 2, 1)
+            add(PROCESSED, photo, evidence, False, Label(name, PROCESSED, True))
+    for one in values:
+        one["logit_top"] = one["logit_peak32"]
+    return seen, values
+
+
+def made(rng: np.random.Generator, photos: int, limits: Limits | None = None) -> Calibration:
+    seen, values = synthetic(rng, photos)
+    return decide(seen, values, float(SHIFTS[0]), "val", limits or Limits())
+
+
+@pytest.mark.slow
+def test_new_untouched_pictures_of_every_kind_are_accused_no_more_often_than_stated() -> None:
+    """The whole way: the score is fitted, turned into a probability, and cut, then new photos."""
+    rng = np.random.default_rng(0)
+    accused: dict[str, list[float]] = {"untouched crops": [], "text": [], "portrait": []}
+    doubted, surprised = [], []
+    for _ in range(25):
+        decision = made(rng, 90).decision
+        new, values = synthetic(rng, 200)
+        names = [o.kinds[0].name if o.kinds else "edited" for o in new]
+        scores = np.array([decision.score(v) for v in values])
+        for name in accused:
+            mine = scores[[n == name for n in names]]
+            accused[name].append(np.mean(mine >= decision.manipulated_at))
+        plain = scores[[n == "untouched crops" for n in names]]
+        doubted.append(np.mean(plain >= decision.clear_below))
+        surprised.append(np.mean([(decision.chance(s) or 1) <= 0.05 for s in plain]))
+    # About three standard errors of a mean of 25 on top.
+    assert np.mean(accused["untouched crops"]) <= 0.02 + 0.01
+    assert np.mean(accused["text"]) <= 0.05 + 0.015
+    assert 0.005 < np.mean(accused["portrait"]) <= 0.05 + 0.015
+    assert np.mean(doubted) <= 0.1 + 0.02
+    assert np.mean(surprised) <= 0.05 + 0.015
+
+
+def test_the_probability_holds_on_new_photos_and_the_ranks_stay() -> None:
+    rng = np.random.default_rng(1)
+    found = made(rng, 150)
+    new, values = synthetic(rng, 400)
+    listed = [i for i, o in enumerate(new) if o.listed]  # half of them edited
+    scores = np.array([found.decision.score(values[i]) for i in listed])
+    edited = np.array([new[i].edited for i in listed])
+    assert detection_metrics(scores, edited)["ece"] < 0.06
+    assert found.decision.prevalence == 0.5
+    sums = [found.decision.weighted(v) for v in values]
+    order = np.argsort(sums)
+    ranks = [found.decision.score(values[i]) for i in order]
+    assert ranks == sorted(ranks)
+
+
+def test_a_decision_says_what_it_promises_and_for_which_kinds_it_cannot() -> None:
+    found = made(np.random.default_rng(0), 90)
+    decision, lines = found.decision, {line.name: line for line in found.lines}
+    assert lines["untouched crops"].bound == 0.02 and lines["portrait"].bound == 0.05
+    assert lines["untouched crops"].photos == 60, "thirty of the ninety are for the score"
+    assert lines["portrait"].manipulated <= 0.05 and lines["all edited"].bound is None
+    assert lines["all edited"].manipulated > 0.2
+    assert "at most 2%" in decision.calibrated_on and "at most 5%" in decision.calibrated_on
+    assert "portrait (60 photos): at most 0.05" in decision.bounds
+    few = made(np.random.default_rng(0), 20).decision
+    assert few.rarity == () and "too few photos to bound" in few.calibrated_on
+    assert all("no bound" in bound for bound in few.bounds)
+
+
+def test_stricter_limits_call_fewer_pictures() -> None:
+    loose = made(np.random.default_rng(0), 90, Limits(alarms=0.1, processed=0.2))
+    strict = made(np.random.default_rng(0), 90, Limits(alarms=0.02))
+    assert strict.decision.manipulated_at > loose.decision.manipulated_at
+    called = [lines.lines[-1].manipulated for lines in (strict, loose)]
+    assert called[0] < called[1]
+
+
+def test_no_photo_is_on_both_sides_of_the_division() -> None:
+    seen, _ = synthetic(np.random.default_rng(0), 31)
+    fitting = part_for_score(seen)
+    sides = [
+        {o.source for o, used in zip(seen, fitting, strict=True) if used is side}
+        for side in (np.True_, np.False_)
+    ]
+    assert not sides[0] & sides[1] and len(sides[0] | sides[1]) == 31
+    assert 8 <= len(sides[0]) <= 12
+
+
+def test_too_few_photos_are_one_sentence() -> None:
+    seen, _ = synthetic(np.random.default_rng(0), 2)
+    with pytest.raises(DataError, match="2 edited and 2 untouched photos of the val split are too"):
+        check(seen, "val", "data")
+
+
+@pytest.mark.slow
+def test_the_command_prints_what_it_promises_and_writes_its_report(
+    tmp_path: Path, model_folder: Path
+) -> None:
+    """With processing and two processes; the same numbers as one process gives."""
+    model = shutil.copytree(model_folder, tmp_path / "model")
+    data = manifest(tmp_path / "data", "val")
+    out = tmp_path / "report"
+    flags = ["--processing", "text,messenger", "--min-side", "0"]
+    done = CliRunner().invoke(app, ["calibrate", str(model), str(data), "--out", str(out), *flags])
+    assert done.exit_code == 0, done.output
+    for name in ("untouched crops", "text", "messenger", "all edited", "none (1 in"):
+        assert name in done.output
+    assert {p.name for p in out.iterdir()} == {
+        "calibration.json",
+        "calibration.md",
+        "reliability.png",
+    }
+    told = json.loads((out / "calibration.json").read_text())
+    kinds = {line["name"]: line["photos"] for line in told["kinds"]}
+    assert kinds["text"] == kinds["messenger"] == kinds["untouched crops"]
+    decision = json.loads((model / "config.json").read_text())["decision"]
+    assert told["decision"] == decision
+    both = ["calibrate", str(model), str(data), "--workers", "2", "--json", *flags]
+    done = CliRunner().invoke(app, both)
+    assert json.loads(done.stdout) == decision
+
+
+def test_options_that_are_not_for_localizers_are_refused(model_folder: Path) -> None:
+    done = CliRunner().invoke(app, ["calibrate", str(model_folder), "data", "--crops", "grid"])
+    assert isinstance(done.exception, DataError | ForgemapError)
+    assert "--crops is for embedders" in str(done.exception)
+
+
+def test_a_limit_leaves_pictures_of_both_kinds(tmp_path: Path, model_folder: Path) -> None:
+    model = shutil.copytree(model_folder, tmp_path / "model")
+    data = manifest(tmp_path / "data", "val", count=16)
+    found = calibrate(model, [str(data)], limit=10)
+    assert found.decision.calibrated_on.startswith("5 edited and 5 untouched pictures")
 
 
 def test_the_split_that_was_trained_on_is_not_calibrated_on(

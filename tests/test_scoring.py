@@ -167,3 +167,64 @@ def test_decision_on_evidence_that_the_network_lacks_is_a_model_error():
     decision = Decision(features=("evidence_lse",))
     with pytest.raises(ModelError, match="evidence head"):
         judge(decision, 0.5)
+
+
+def test_a_decision_of_an_older_model_loads_and_says_nothing_that_it_does_not_know():
+    old = {"features": ["logit_top"], "weights": [1.0], "bias": 0.5, "calibrated_on": "a test"}
+    decision = Decision.from_dict(old | {"manipulated_at": 0.9, "clear_below": 0.6})
+    assert decision.curve_from == () and decision.prevalence == 0
+    assert decision.chance(0.99) is None
+    values = features(heat_with_square(value=0.999), None)
+    reason = decision.judge(values, width=300, height=200).reason
+    assert "of 100" not in reason and "probability" not in reason
+
+
+RARE = Decision(
+    manipulated_at=0.7,
+    clear_below=0.4,
+    prevalence=0.5,
+    rarity=(0.5, 0.1, 0.02),
+    rarity_at=(0.2, 0.5, 0.7),
+    bounds=("text (60 photos): at most 0.05",),
+    calibrated_on="a test",
+)
+
+
+def test_chance_is_the_least_that_is_known_of_scores_so_high():
+    scores = (0.0, 0.19, 0.2, 0.49, 0.5, 0.69, 0.7, 1.0)
+    assert [RARE.chance(s) for s in scores] == [1, 1, 0.5, 0.5, 0.1, 0.1, 0.02, 0.02]
+
+
+def test_the_reason_says_what_the_score_means_where_that_is_known():
+    reason = judge(RARE, 0.8).reason
+    assert "at most 2 of 100 untouched photographs" in reason
+    assert "50% of them edited, the score is the probability of an edit" in reason
+    assert "of 100" not in judge(RARE, 0.1).reason
+    small = judge(RARE.__class__(**RARE.to_dict() | {"min_side": 400}), 0.8).reason
+    assert "probability" not in small, "no score is shown there"
+
+
+def test_tables_survive_json():
+    assert Decision.from_dict(json.loads(json.dumps(RARE.to_dict()))) == RARE
+
+
+@pytest.mark.parametrize(
+    ("data", "named"),
+    [
+        ({"curve_from": [0.0, 1.0]}, "as many knots"),
+        ({"curve_from": [0.0], "curve_to": [0.0]}, "two at least"),
+        ({"curve_from": [0.0, 1.0], "curve_to": [1.0, 1.0]}, "must rise"),
+        ({"curve_from": [0.0, 1.0], "curve_to": [0.0, float("inf")]}, "curve"),
+        ({"curve_from": ["0"], "curve_to": [0]}, "curve_from"),
+        ({"prevalence": 1.0}, "prevalence"),
+        ({"rarity": [0.1], "rarity_at": []}, "rarity"),
+        ({"rarity": [0.1, 0.2], "rarity_at": [0.5, 0.6]}, "must fall"),
+        ({"rarity": [0.2, 0.1], "rarity_at": [0.6, 0.5]}, "rarity_at rise"),
+        ({"rarity": [0.2], "rarity_at": [1.5]}, "within 0..1"),
+        ({"bounds": [0.5]}, "bounds"),
+        ({"bounds": "text"}, "bounds"),
+    ],
+)
+def test_impossible_tables_are_named(data, named):
+    with pytest.raises(ModelError, match=named):
+        Decision.from_dict(data)

@@ -234,8 +234,8 @@ class Decision:
             reason = f"The score {score:.3f} stays below {self.clear_below:.3f}, and {marked}"
         if self.prevalence and min(width, height) >= self.min_side:
             reason += (
-                f"; the score is the probability of an edit if {self.prevalence:.0%} of such "
-                "pictures are edited"
+                f"; among pictures like those that it was calibrated on, {self.prevalence:.0%} of "
+                "them edited, the score is the probability of an edit"
             )
         if not self.calibrated_on:
             reason += "; this model's thresholds are not calibrated"

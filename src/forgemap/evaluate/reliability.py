@@ -102,8 +102,8 @@ def reliability(
     found = intervals(shares, photo, seed=seed)
     bins = [
         Bin(
-            number / CALIBRATION_BINS,
-            (number + 1) / CALIBRATION_BINS,
+            float(number / CALIBRATION_BINS),
+            float((number + 1) / CALIBRATION_BINS),
             int(np.count_nonzero(place == number)),
             float(score[place == number].mean()),
             found[str(number)]
