@@ -54,6 +54,7 @@ class Detector:
         generation: who answers the second question; None: it is not asked.
         familiarity: what the thresholds' photographs look like; None: any picture is judged.
         confidence: how sure the mask is, and where; None: reports do not say.
+        computed: by which engine and in which precision the model is.
 
     Raises:
         ModelError: windows for a model that looks at native resolution.
@@ -71,6 +72,7 @@ class Detector:
         generation: GenerationDetector | None = None,
         familiarity: Familiarity | None = None,
         confidence: Confidence | None = None,
+        computed: engines.Computed | None = None,
     ) -> None:
         # Convolutions of native-resolution models are a third faster in this layout on a CPU.
         native = getattr(model, "native", False)
@@ -93,6 +95,7 @@ class Detector:
             "windows": None if windows is None else str(windows),
             **self.decision.to_dict(),
         }
+        self.computed = computed or engines.Computed()
         self.generation = generation
         if generation is not None:
             self.basis["generated"] = {"name": generation.name, **generation.basis}
@@ -119,7 +122,8 @@ class Detector:
             detector: the embedder that answers the second question, and
             classifier: its classifier; see `GenerationDetector.load`, or what that returned. None:
                 it is not asked.
-            engine, precision: what computes the localizer; see `engines.load`.
+            engine, precision: what computes the localizer; see `engines.load`. The embedder
+                follows where it has such an export or precision, else it is taken as with "auto".
 
         Raises:
             ModelError: no such model, a broken one, a device that this machine lacks, or an
@@ -153,7 +157,9 @@ class Detector:
         name = f"{name}@{sha256[:12]}"
         generation = detector if isinstance(detector, GenerationDetector) else None
         if isinstance(detector, (str, Path)):
-            generation = GenerationDetector.load(detector, device, classifier=classifier)
+            generation = GenerationDetector.load(
+                detector, device, classifier=classifier, engine=engine, precision=precision
+            )
         return cls(
             network,
             decision,
@@ -164,6 +170,7 @@ class Detector:
             generation=generation,
             familiarity=familiarity,
             confidence=confidence,
+            computed=loaded.computed,
         )
 
     def predict(self, pixels: np.ndarray) -> Prediction:

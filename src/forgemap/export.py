@@ -1,4 +1,4 @@
-"""export.py: `forgemap export`: a model for another engine, proved on pictures before it exists."""
+"""export.py: `forgemap export`: a model for an engine or precision, proved on pictures first."""
 
 from __future__ import annotations
 
@@ -17,12 +17,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from . import engines
+from .classifiers import KINDS
 from .detector import WEIGHTS, Detector
-from .engines.exported import Exported, open_export
+from .engines.exported import open_export
 from .engines.formats import LADDER, check_format, steps, write_files
 from .engines.fronts import Arrays, Front, cut, traits_of
 from .engines.graph import quiet, write_graph
-from .engines.packed import accelerate
+from .engines.packed import accelerate, has_bf16
 from .engines.record import EXPORTS, RECORD, Export, Parity
 from .engines.samples import sample_photos
 from .errors import ImageError, ModelError
@@ -65,8 +67,8 @@ def export(
 
     Args:
         model: as for `Detector.load`, or an embedder's folder.
-        kind: "onnx" or "openvino".
-        precision: "fp32", "bf16" (openvino) or "int8".
+        kind: "onnx" or "openvino"; or "torch", for which the comparison alone is written.
+        precision: "fp32", "bf16" (openvino, torch) or "int8".
         out: the folder; default: beside the weights, where `--engine auto` finds it.
         calibrate: a folder of pictures for the comparison and the calibration of int8; default:
             scikit-image's photographs. Pictures that cannot be read are left out.
@@ -78,7 +80,10 @@ def export(
             exported, an export that does not match (nothing is left behind), or a folder that
             cannot be written.
     """
-    check_format(kind, precision)
+    if kind == "torch":
+        _check_torch(precision, out)
+    else:
+        check_format(kind, precision)
     folder = find_folder(WEIGHTS / "default" if model == "default" else model)
     if (folder / RECORD).is_file():
         raise ModelError(f"{folder}: is an export already; name the model that it was made of.")
@@ -91,6 +96,8 @@ def export(
     try:
         shutil.rmtree(partial, ignore_errors=True)
         (partial / "graph").mkdir(parents=True)
+        if kind == "torch":
+            return _prove_torch(folder, target, partial, network, config, pictures, source, say)
         say("Tracing the model ...")
         parts = cut(network)
         graph = partial / "graph" / "model.onnx"
@@ -138,18 +145,62 @@ def export(
             shutil.rmtree(target.parent, ignore_errors=True)
 
 
+def _check_torch(precision: str, out: str | Path | None) -> None:
+    if precision != "bf16":
+        raise ModelError(
+            f"torch needs no export in {precision}; what is proved of it is --precision bf16."
+        )
+    if out is not None:
+        raise ModelError("what proves torch in bf16 lies beside the weights: leave --out out.")
+    if not has_bf16():
+        raise ModelError(
+            "this processor has no bfloat16 (avx512_bf16 or amx), so that torch in bf16 cannot be "
+            "checked here."
+        )
+
+
+def _prove_torch(
+    folder: Path,
+    target: Path,
+    partial: Path,
+    network: Any,
+    config: dict[str, Any],
+    pictures: list[Image],
+    source: str,
+    say: Callable[[str], None],
+) -> Made:
+    """The record of torch in bfloat16, beside the weights that it is of; no second copy of them."""
+    loaded = engines.load(folder, engine="torch", precision="bf16")
+    say(f"Comparing bf16 with float32 on {len(pictures)} pictures ...")
+    parity = compare(network, loaded.model, config, pictures, source)
+    traits = traits_of(network)
+    made = Export(
+        *("torch", "bf16", loaded.weights_sha256, {}, parity),
+        speed=_speed(network, loaded.model, pictures),
+        skipped=loaded.note,
+        made=_made(),
+        traits=traits,
+    )
+    if reason := parity.misses("bf16"):
+        raise ModelError(f"{folder}: torch in bf16 does not match: {reason}.")
+    files = partial / "files"
+    files.mkdir()
+    _describe(files, folder, made)
+    _replace(files, target)
+    return Made(target, made)
+
+
 def compare(
-    network: Any, stand_in: Exported, config: dict[str, Any], pictures: list[Image], source: str
+    network: Any, stand_in: Any, config: dict[str, Any], pictures: list[Image], source: str
 ) -> Parity:
     """The export's answers beside torch's in float32, picture by picture."""
     if isinstance(network, Embedder):
-        other: Any = stand_in  # an ExportedEmbedder
-        pairs = [(network.embed(p.pixels)[0], other.embed(p.pixels)[0]) for p in pictures]
+        pairs = [(network.embed(p.pixels)[0], stand_in.embed(p.pixels)[0]) for p in pictures]
         share = max(float((a - b).abs().max() / a.abs().max()) for a, b in pairs)
         cosine = min(float(torch.cosine_similarity(a, b, dim=0)) for a, b in pairs)
         return Parity(len(pairs), source, share, cosine=cosine)
     decision = Decision.from_dict(config.get("decision", {}))
-    ours, theirs = Detector(stand_in, decision), Detector(network, decision)  # type: ignore[arg-type]
+    ours, theirs = Detector(stand_in, decision), Detector(network, decision)
     difference, overlaps, flips = 0.0, [], 0
     for picture in pictures:
         got, expected = ours.predict(picture.pixels), theirs.predict(picture.pixels)
@@ -177,7 +228,8 @@ def _load(folder: Path) -> tuple[Any, dict[str, Any]]:
         config = None  # `load_model` says it in one sentence
     if isinstance(config, dict) and "model_type" in config:
         embedder, _ = load_embedder(folder)
-        return embedder, {"model": embedder.config, "preprocess": embedder.preprocess.to_dict()}
+        own = {"model": embedder.config, "preprocess": embedder.preprocess.to_dict()}
+        return embedder, own | {k: config[k] for k in ("generated",) if k in config}
     return load_model(folder)
 
 
@@ -234,7 +286,7 @@ def _calibration(front: Front, network: Any, pictures: list[Image]) -> Iterator[
 
 
 @torch.inference_mode()
-def _speed(network: Any, stand_in: Exported, pictures: list[Image]) -> float:
+def _speed(network: Any, stand_in: Any, pictures: list[Image]) -> float:
     """CPU time of the torch engine in float32, divided by the export's: medians, in turns."""
     images = _images_of(network, pictures[0])
     network = accelerate(network, "fp32", torch.device("cpu"))
@@ -266,6 +318,15 @@ def _made() -> dict[str, Any]:
 
 def _finish(files: Path, folder: Path, config: dict[str, Any], network: Any, made: Export) -> None:
     (files / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    if isinstance(network, Embedder):  # its classifiers take the export's embeddings
+        for name in KINDS:
+            if (folder / f"{name}.safetensors").is_file():
+                shutil.copyfile(folder / f"{name}.safetensors", files / f"{name}.safetensors")
+    _describe(files, folder, made)
+
+
+def _describe(files: Path, folder: Path, made: Export) -> None:
+    """The card and the record."""
     parity = made.parity
     lines = [
         f"# {folder.resolve().name}, for {made.format} in {made.precision}",

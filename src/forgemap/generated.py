@@ -17,13 +17,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from . import classifiers
+from . import classifiers, engines
 from .classifiers import Classifier, Source
 from .errors import ModelError
 from .image import Image
-from .models.checkpoint import find_folder, weights_sha256
+from .models.checkpoint import find_folder
 from .models.embedder import AGGREGATIONS, CROPS, Embedder, aggregate, cut
-from .models.huggingface import load_embedder
 from .scoring import share_reaching, strict_entries
 
 WEIGHTS = Path(__file__).parent / "weights" / "embedder"
@@ -169,6 +168,7 @@ class GenerationDetector:
         rule: how scores become a verdict.
         name: identifies the two in reports.
         weights_sha256: of the embedder's file, for reports.
+        computed: by which engine and in which precision the embedder is.
     """
 
     def __init__(
@@ -179,7 +179,9 @@ class GenerationDetector:
         *,
         name: str = "unnamed",
         weights_sha256: str | None = None,
+        computed: engines.Computed | None = None,
     ) -> None:
+        self.computed = computed or engines.Computed()
         self.embedder, self.classifier, self.rule = embedder, classifier, rule or Rule()
         self.name = name
         self.basis = {
@@ -195,6 +197,8 @@ class GenerationDetector:
         device: str | torch.device = "cpu",
         *,
         classifier: str | Path | None = None,
+        engine: str = "auto",
+        precision: str = "auto",
     ) -> GenerationDetector:
         """The bundled one (`"default"`), `"code"` (the published one), an embedder's folder or its
         id on the Hugging Face hub.
@@ -202,6 +206,8 @@ class GenerationDetector:
         Args:
             classifier: linear, nearest or one-class, as a file of that name in the folder; or the
                 path of a classifier's file. Default: as the folder's config says, or linear.
+            engine, precision: what computes the embedder, if it can be had so; else as with "auto"
+                (see `engines.load`).
 
         Raises:
             ModelError: no such embedder, a broken one, one without a classifier, or one with a
@@ -215,7 +221,10 @@ class GenerationDetector:
             )
         given = WEIGHTS if bundled else PUBLISHED.get(str(name), name)
         folder = find_folder(given)
-        embedder, config = load_embedder(folder, device)
+        loaded = engines.load_embedder(
+            folder, engine=engine, precision=precision, device=device, strict=False
+        )
+        embedder, config = loaded.model, loaded.config
         try:
             rule = Rule.from_dict(config.get("generated", {}))
         except ModelError as error:
@@ -225,11 +234,16 @@ class GenerationDetector:
         fitted = classifiers.load(file, source)
         if fitted.kind != rule.classifier:  # the rule's numbers are those of another classifier
             rule = Rule(classifier=fitted.kind, crops=rule.crops, aggregation=rule.aggregation)
-        sha256 = weights_sha256(folder)
+        sha256 = loaded.weights_sha256
         local = Path(given).is_dir() and not bundled
         title = folder.resolve().name if local else str(name)
         title = f"{title}@{sha256[:12]} ({fitted.kind})"
-        return cls(embedder, fitted, rule, name=title, weights_sha256=sha256)
+        return cls(
+            *(embedder, fitted, rule),
+            name=title,
+            weights_sha256=sha256,
+            computed=loaded.computed,
+        )
 
     def judge(self, image: Image) -> Generated:
         """Was the whole picture generated?"""

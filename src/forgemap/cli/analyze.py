@@ -12,6 +12,7 @@ import typer
 
 from ..errors import ForgemapError
 from .engine import Engine, Precision
+from .start import quickly
 
 if TYPE_CHECKING:
     from ..report import Report
@@ -95,10 +96,11 @@ def analyze(
     Exit code: 0 no picture is judged manipulated or generated; 1 at least one is; 2 the command
     or a model cannot be used; 3 at least one picture could not be read (whatever the others are).
     """
-    from ..analysis import analyze_files, to_json, with_progress, write_json
-    from ..detector import Detector, failure
-    from ..image import find_images
-    from ..report import ReportWriter
+    with quickly():
+        from ..analysis import analyze_files, to_json, with_progress, write_json
+        from ..detector import Detector, failure
+        from ..image import find_images
+        from ..report import ReportWriter
 
     found = find_images(paths)
     pictures = without_outputs(found.files, paths, out)
@@ -118,6 +120,7 @@ def analyze(
         "threshold of the mask": threshold or judge.decision.mask_threshold,
         "pixel limit": f"{max_pixels:,}",
         "device": device,
+        "computed by": str(judge.computed),
         **({} if windows is None else {"windows": str(judge.windows)}),
     }
     with ExitStack() as stack:
@@ -155,7 +158,7 @@ def analyze(
 def without_outputs(files: Sequence[Path], named: Sequence[str], out: Path) -> list[Path]:
     """Leaves out an earlier run's maps in `out`, which are no photographs, unless named."""
     asked = {Path(path).absolute() for path in named}
-    maps = (".heatmap.png", ".mask.png", ".overlay.png")
+    maps = (".heatmap.png", ".mask.png", ".overlay.png", ".confidence.png")
     return [
         file
         for file in files

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from .names import ENGINES, PRECISIONS
-from .select import Loaded, load
+from .names import ENGINES, PRECISIONS, Computed
+from .select import Loaded, load, load_embedder
 
-__all__ = ["ENGINES", "PRECISIONS", "Loaded", "load"]
+__all__ = ["ENGINES", "PRECISIONS", "Computed", "Loaded", "load", "load_embedder"]

@@ -31,6 +31,8 @@ class Exported:
         self.preprocess = preprocess
         self.front = front_of(export.traits)
         self.native = bool(export.traits["native"])
+        #: As the torch model's; at least its architecture.
+        self.config: dict[str, Any] = {"architecture": export.traits["architecture"]}
         for name in ("stride", "reach", "width", "image_size"):
             if name in export.traits:
                 setattr(self, name, export.traits[name])

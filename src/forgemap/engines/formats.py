@@ -23,7 +23,7 @@ LADDER = {
 def check_format(kind: str, precision: str) -> None:
     """Raises a ModelError for a format or precision that cannot be written here."""
     if kind not in WRITERS:
-        raise ModelError(f"unknown format {kind!r}; valid: {', '.join(WRITERS)}.")
+        raise ModelError(f"unknown format {kind!r}; valid: {', '.join(WRITERS)}, torch.")
     if precision not in ("fp32", "bf16", "int8"):
         raise ModelError(f"unknown precision {precision!r} of an export; valid: fp32, bf16, int8.")
     require(kind, *WRITERS[kind])

@@ -7,8 +7,6 @@ weights two and a half times. Here parameters have no memory until they are read
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from ..errors import ModelError
-from ..models.build import build
+from ..models.bare import build_bare
 from ..models.checkpoint import CONFIG, WEIGHTS, load_model
 from ..models.strict import describe_shapes, raise_misfits
 from ..preprocess import Preprocess
@@ -42,8 +40,7 @@ def load_lean(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
     if not plain or not can_pack():
         return load_model(folder)
     try:
-        with parameters_on_meta():
-            model: Any = build(config["model"])
+        model: Any = build_bare(config["model"])
         model.preprocess = Preprocess.from_dict(config["preprocess"])
     except (ModelError, KeyError):
         return load_model(folder)
@@ -54,23 +51,6 @@ def load_lean(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
     except (SafetensorError, OSError) as error:
         raise ModelError(f"{path}: not a readable safetensors file ({error}).") from error
     return model.eval(), config
-
-
-@contextmanager
-def parameters_on_meta() -> Iterator[None]:
-    """Networks that are built inside have parameters without memory; their buffers are real."""
-    register = nn.Module.register_parameter
-
-    def on_meta(self: nn.Module, name: str, param: nn.Parameter | None) -> None:
-        if param is not None:
-            param = nn.Parameter(param.detach().to("meta"), requires_grad=False)
-        register(self, name, param)
-
-    nn.Module.register_parameter = on_meta  # type: ignore[method-assign]
-    try:
-        yield
-    finally:
-        nn.Module.register_parameter = register  # type: ignore[method-assign]
 
 
 def _check(model: nn.Module, path: Path) -> None:
@@ -90,20 +70,34 @@ def _check(model: nn.Module, path: Path) -> None:
 
 
 def _fill(model: nn.Module, path: Path) -> None:
-    """Give every module its own tensors, packing linear layers as soon as they are there."""
+    """Give every module its own tensors, packing linear layers as soon as they are there.
+
+    Before it is packed each matrix lies in the same scratch memory: the holes that matrices of
+    their own leave behind fit no aligned successor, and a ViT took half as much again.
+    """
     names = {id(module): name for name, module in model.named_modules()}
     layers = packable(model)
-    while layers:  # taken off the list, so that no float32 matrix outlives its packed form
+    most = max((linear.weight.numel() for _, _, linear in layers), default=0)
+    scratch = torch.empty(most, dtype=torch.bfloat16)
+    while layers:  # taken off the list, so that no matrix outlives its packed form
         parent, name, linear = layers.pop()
-        _read(linear, names[id(linear)], path, torch.bfloat16)
+        _read(linear, names[id(linear)], path, torch.bfloat16, scratch)
         setattr(parent, name, PackedLinear(linear, torch.bfloat16))
         del linear
     for name, module in model.named_modules():
         _read(module, name, path, torch.bfloat16 if isinstance(module, CONVOLUTIONS) else None)
 
 
-def _read(module: nn.Module, prefix: str, path: Path, dtype: torch.dtype | None) -> None:
+def _read(
+    module: nn.Module,
+    prefix: str,
+    path: Path,
+    dtype: torch.dtype | None,
+    scratch: Tensor | None = None,
+) -> None:
     """The module's own parameters and saved buffers, from the file, in `dtype` or their own.
+
+    Matrices lie in `scratch`, where it is given, until the next call.
 
     The file is opened anew for each module: pages that were mapped count until it is closed.
     """
@@ -119,7 +113,10 @@ def _read(module: nn.Module, prefix: str, path: Path, dtype: torch.dtype | None)
         for name in wanted:
             tensor: Tensor = file.get_tensor(f"{prefix}.{name}" if prefix else name)
             old = own[name]
-            tensor = tensor.to(dtype or (None if old is None else old.dtype), copy=True)
+            if scratch is not None and tensor.ndim == 2:
+                tensor = scratch[: tensor.numel()].view(tensor.shape).copy_(tensor)
+            else:
+                tensor = tensor.to(dtype or (None if old is None else old.dtype), copy=True)
             if name in module._parameters:
                 module._parameters[name] = nn.Parameter(tensor, requires_grad=False)
             else:

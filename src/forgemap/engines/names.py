@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from importlib.util import find_spec
 
 from ..errors import ModelError
@@ -27,6 +28,21 @@ WRITERS = {
     "onnx": ("onnx", "onnxscript", "onnxruntime"),
     "openvino": ("onnx", "onnxscript", "openvino"),
 }
+
+
+@dataclass(frozen=True)
+class Computed:
+    """How a model is computed, for reports and for who goes on with another's results."""
+
+    #: "torch", "onnx" or "openvino".
+    engine: str = "torch"
+    #: "fp32", "bf16" or "int8".
+    precision: str = "fp32"
+    #: What else is to be known, such as that linear layers could not be packed; mostly empty.
+    note: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.engine} in {self.precision}" + (f" ({self.note})" if self.note else "")
 
 
 def check_names(engine: str, precision: str) -> None:

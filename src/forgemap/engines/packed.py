@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ..errors import ModelError
+from ..models.embedder import Embedder, SpectrumStem
 from ..models.gradcam import GradCamDecoder
 
 
@@ -59,9 +61,9 @@ def packable(model: nn.Module) -> list[tuple[nn.Module, str, nn.Linear]]:
     """The linear layers that can be replaced, each with its parent and its name there.
 
     What reads its layers' matrices itself stays as it is: torch's own attention and encoder
-    layers, and Grad-CAM's classifier.
+    layers, and Grad-CAM's classifier. A stem of spectra has one layer, which gains nothing.
     """
-    readers = (nn.MultiheadAttention, nn.TransformerEncoderLayer, GradCamDecoder)
+    readers = (nn.MultiheadAttention, nn.TransformerEncoderLayer, GradCamDecoder, SpectrumStem)
     return [
         (module, name, child)
         for module in model.modules()
@@ -81,6 +83,12 @@ def pack(model: nn.Module, dtype: torch.dtype = torch.float32) -> int:
         setattr(module, name, PackedLinear(linear, dtype))
         del linear
     return count
+
+
+def unpacked(model: nn.Module, device: torch.device) -> str:
+    """A clause on linear layers that stay in torch's plain layout on a CPU; empty if none does."""
+    count = len(packable(model)) if device.type == "cpu" else 0
+    return f"{count} linear layers not packed: this torch or processor cannot" if count else ""
 
 
 class LowPrecision(nn.Module):
@@ -103,6 +111,10 @@ class LowPrecision(nn.Module):
             return super().__getattr__(name)
         except AttributeError:
             return getattr(super().__getattr__("model"), name)
+
+    def embed(self, pixels: np.ndarray, crops: str = "centre") -> Tensor:
+        """As `Embedder.embed`, where the model is one."""
+        return Embedder.embed(self, pixels, crops)  # type: ignore[arg-type]
 
     def forward(self, images: Tensor) -> Any:
         """As the model, with its outputs in float32."""

@@ -66,7 +66,7 @@ class Parity:
 class Export:
     """One export: `export.json` beside its files."""
 
-    #: "onnx" or "openvino".
+    #: "onnx" or "openvino"; "torch" where there is nothing but this proof.
     format: str
     #: "fp32", "bf16" or "int8".
     precision: str
@@ -78,7 +78,7 @@ class Export:
     parity: Parity
     #: CPU seconds of torch in float32 for one picture, divided by the export's, in one run.
     speed: float
-    #: Which layers stayed in float32; empty if none was left out.
+    #: Which layers stayed in float32, or could not be packed; empty if none was left out.
     skipped: str = ""
     #: Versions of the libraries, the machine, the date.
     made: Mapping[str, Any] = field(default_factory=dict)

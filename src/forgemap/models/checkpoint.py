@@ -18,7 +18,8 @@ from torch import nn
 
 from ..errors import ModelError
 from ..preprocess import Preprocess
-from .build import BUILDERS, build
+from .bare import build_bare
+from .build import BUILDERS
 from .home import offline
 from .ledger import sha256_of
 from .published import read_published
@@ -28,6 +29,8 @@ from .zoo import ZOO, ready_folder
 __all__ = ["find_folder", "load_model", "read_published", "save_model", "weights_sha256"]
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
+PICKLED = "pytorch_model.bin"
+"""Weights of published folders, where they have no safetensors; read as data (see `strict`)."""
 
 
 def save_model(
@@ -122,7 +125,7 @@ def load_model(
     folder = find_folder(folder)
     config = _read_config(folder)
     try:
-        model: Any = build(config["model"])
+        model: Any = build_bare(config["model"])
         model.preprocess = Preprocess.from_dict(config["preprocess"])
     except ModelError as error:
         raise ModelError(f"{folder / CONFIG}: {error}") from error
@@ -132,8 +135,13 @@ def load_model(
 
 
 def weights_sha256(folder: str | Path) -> str:
-    """SHA-256 (hex) of a model folder's weights file: which model made a report."""
+    """SHA-256 (hex) of a model folder's weights file: which model made a report.
+
+    Of published folders that have no model.safetensors it is pytorch_model.bin, as they are read.
+    """
     path = find_folder(folder) / WEIGHTS
+    if not path.is_file() and path.with_name(PICKLED).is_file():
+        path = path.with_name(PICKLED)
     if not path.is_file():
         raise ModelError(f"{path}: no such file; the model folder is incomplete.")
     return sha256_of(path)
@@ -159,7 +167,7 @@ def find_folder(folder: str | Path) -> Path:
         # Some publish their weights pickled alone; those are read as data (see `strict`).
         names = [CONFIG, "preprocessor_config.json", CARD, WEIGHTS]
         names += ["linear.safetensors", "nearest.safetensors", "one-class.safetensors"]
-        for files in (names, [*names, "pytorch_model.bin"]):
+        for files in (names, [*names, PICKLED]):
             found = Path(
                 snapshot_download(str(folder), allow_patterns=files, local_files_only=offline())
             )

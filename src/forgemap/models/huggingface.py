@@ -17,11 +17,12 @@ import torch
 from torch import Tensor
 
 from ..errors import ModelError
-from .checkpoint import CONFIG, WEIGHTS, find_folder, load_model
+from .bare import parameters_on_meta
+from .checkpoint import CONFIG, PICKLED, WEIGHTS, find_folder, load_model
 from .embedder import ACTIVATIONS, CODE, Embedder
 from .strict import load_strictly, raise_misfits, read_safetensors, read_torch
 
-PICKLED, PREPROCESSOR = "pytorch_model.bin", "preprocessor_config.json"
+PREPROCESSOR = "preprocessor_config.json"
 
 # transformers' entries -> ours, and its defaults where the file leaves them out.
 _ENTRIES = {
@@ -103,7 +104,8 @@ def _read(folder: Path, config: Mapping[str, Any]) -> Embedder:
         raise ModelError(f"{path}: unknown hidden_act {config['hidden_act']!r}; valid: {valid}.")
     arguments = {ours: config.get(name, usual) for name, (ours, usual) in _ENTRIES.items()}
     try:
-        model = Embedder(**arguments)
+        with parameters_on_meta():
+            model = Embedder(**arguments)
     except (ModelError, TypeError, ValueError, AssertionError, RuntimeError, ArithmeticError) as e:
         reason = str(e).splitlines()[0]
         raise ModelError(f"{path}: no network has these sizes ({reason}).") from e
@@ -154,7 +156,7 @@ def _renamed(tensors: Mapping[str, Tensor], model: Embedder, source: str) -> dic
             missing.append(f"{joint} (of {', '.join(sorted({*'qkv'} - {*three}))})")
     for name, tensor in model.state_dict().items():
         if name.endswith("in_proj_bias") and name not in parts:  # qkv_bias: false
-            found[name] = torch.zeros_like(tensor)
+            found[name] = torch.zeros(tensor.shape)
     raise_misfits(source, missing=missing, unexpected=unknown)
     return found
 

@@ -49,7 +49,10 @@ def read_torch(path: Path) -> Any:
 
 
 def load_strictly(model: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
-    """Copy `tensors` into `model`; a missing, unexpected or mis-shaped one is a ModelError."""
+    """Copy `tensors` into `model`; a missing, unexpected or mis-shaped one is a ModelError.
+
+    A model whose parameters have no memory (see `bare`) gets them here.
+    """
     expected = model.state_dict()
     raise_misfits(
         source,
@@ -61,7 +64,12 @@ def load_strictly(model: nn.Module, tensors: Mapping[str, Tensor], source: str) 
             if name in tensors and tensors[name].shape != value.shape
         ],
     )
-    model.load_state_dict(dict(tensors))
+    if not any(parameter.is_meta for parameter in model.parameters()):
+        model.load_state_dict(dict(tensors))
+        return
+    # Copies, not views of a mapped file: it may be replaced while the model lives.
+    own = {name: tensors[name].to(value.dtype, copy=True) for name, value in expected.items()}
+    model.load_state_dict(own, assign=True)
 
 
 def describe_shapes(name: str, found: torch.Size, expected: torch.Size) -> str:

@@ -66,12 +66,12 @@ class Settings:
         Device, engine, batch and workers are not among it: they change a score in its last digits
         at most. The precision may change more.
         """
-        export = getattr(detector.model, "export", None)
-        asked = dict(self.options).get("precision") or "auto"
-        own = "fp32" if asked == "auto" else asked
+        second = detector.generation and detector.generation.computed.precision
+        own = {} if second in (None, "fp32") else {"precision_generated": second}
         return {
             "model": detector.basis,
-            "precision": own if export is None else export.precision,
+            "precision": detector.computed.precision,
+            **own,
             "threshold": threshold_of(self, detector),
             "max_pixels": self.max_pixels,
             "masks": self.masks,
