@@ -2,6 +2,10 @@
 
 python -m benchmarks.bench_engines [speed] [memory] [start] [--quick] [--keep FOLDER] [--out FILE]
 
+With --keep a run that was stopped goes on: what was exported or measured is not done again. The
+published network's run takes minutes of tracing and calibration and then some ten of measuring.
+`cases` has the short form for `python -m benchmarks`: a small network, without int8.
+
 speed: all engines in turns in one process, CPU time on one thread, ratio to the literal network.
 memory: peak resident memory of `forgemap analyze` by each engine, each in a process of its own.
 start: wall and CPU time of `forgemap analyze` on one small picture with the bundled default.
@@ -10,6 +14,7 @@ start: wall and CPU time of `forgemap analyze` on one small picture with the bun
 from __future__ import annotations
 
 import argparse
+import atexit
 import json
 import os
 import re
@@ -21,6 +26,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -31,82 +38,16 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from benchmarks.engine_sides import EXPORTS, engines_of, original, prepare
 from benchmarks.literal_declip import LiteralDeclip
-from forgemap.engines.exported import Exported, open_export
-from forgemap.engines.formats import write_files
-from forgemap.engines.fronts import cut, traits_of
-from forgemap.engines.graph import write_graph
-from forgemap.engines.packed import accelerate, has_bf16
-from forgemap.engines.record import Export, Parity
-from forgemap.engines.samples import sample_photos
+from benchmarks.timing import Case
+from forgemap.engines.names import WRITERS, installed
+from forgemap.engines.packed import has_bf16
 from forgemap.evaluate.facts import machine
-from forgemap.image import load_image
-from forgemap.models.checkpoint import load_model, save_model
-from forgemap.models.ledger import sha256_of
-from forgemap.models.published import read_published
 
-QUICK = {"width": 128, "blocks": 4, "heads": 2, "layer": 2, "channels": (16, 16, 8, 8), "depth": 1}
-EXPORTS = (("onnx", "fp32"), ("openvino", "fp32"), ("openvino", "bf16"), ("openvino", "int8"))
 LIMITS = {"openvino bf16": 1.1, "openvino int8": 0.8}
 """Gigabytes that issue 5 promises."""
-CPU = torch.device("cpu")
 ORIGINAL = "the literal original, 24 blocks"
-
-
-def original(quick: bool) -> LiteralDeclip:
-    """The literal network, the same tensors at every call."""
-    torch.manual_seed(0)
-    return LiteralDeclip(**(QUICK if quick else {})).eval()
-
-
-def prepare(folder: Path, quick: bool) -> None:
-    """Ours of the literal network's tensors, and its exports, each in its folder; once."""
-    if (folder / "int8" / "done").exists():
-        return
-    literal = original(quick)
-    model = read_published(literal.checkpoint(), heads=literal.sizes["heads"]).eval()
-    save_model(model, folder / "model")
-    parts = cut(model)
-    (folder / "graph").mkdir(exist_ok=True)
-    graph = folder / "graph" / "model.onnx"
-    write_graph(parts, torch.randn(2, 3, 224, 224), graph)
-    photos = [model.preprocess(load_image(path).pixels).numpy() for path in sample_photos()]
-    config = (folder / "model" / "config.json").read_text()
-    for kind, precision in EXPORTS:
-        target = folder / f"{kind}-{precision}"
-        target.mkdir(exist_ok=True)
-        feeds = ([photo] for photo in photos)
-        write_files(graph, target, kind, precision, parts.front.inputs, feeds, "")
-        files = {file.name: sha256_of(file) for file in target.iterdir()}
-        # Random weights: what a record would prove of them means nothing, so none is claimed.
-        unproved = Parity(0, "random weights", 0.0)
-        made = Export(kind, precision, "", files, unproved, 1.0, traits=traits_of(model))
-        (target / "export.json").write_text(made.to_json())
-        (target / "config.json").write_text(config)
-    (folder / "int8").mkdir()
-    (folder / "int8" / "done").touch()
-
-
-def engines_of(folder: Path) -> dict[str, Callable[[Tensor], Any]]:
-    """Every engine's model by name."""
-    models: dict[str, Callable[[Tensor], Any]] = {
-        "21 blocks, SDPA, torch fp32": load_model(folder / "model")[0],
-        "the same, packed linear layers": accelerate(load_model(folder / "model")[0], "fp32", CPU),
-    }
-    if has_bf16():
-        models["torch bf16"] = accelerate(load_model(folder / "model")[0], "bf16", CPU)
-    for kind, precision in EXPORTS:
-        models[f"{kind} {precision}"] = opened(folder / f"{kind}-{precision}")
-    return models
-
-
-def opened(folder: Path) -> Exported:
-    """An export without the check of its files, which is not what is measured."""
-    from forgemap.engines.record import read_export
-    from forgemap.preprocess import Preprocess
-
-    config = json.loads((folder / "config.json").read_text())
-    return open_export(folder, read_export(folder), Preprocess.from_dict(config["preprocess"]))
 
 
 @torch.inference_mode()
@@ -189,6 +130,74 @@ def start(folder: Path, rounds: int) -> list[dict[str, Any]]:
     ]
 
 
+class Short:
+    """The small network's sides, made when the first of them is asked for."""
+
+    @cached_property
+    def folder(self) -> Path:
+        folder = Path(tempfile.mkdtemp())
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        prepare(folder, quick=True, exports=short_exports())
+        return folder
+
+    @cached_property
+    def images(self) -> Tensor:
+        torch.manual_seed(1)
+        return torch.randn(4, 3, 224, 224)
+
+    @cached_property
+    def literal(self) -> LiteralDeclip:
+        return original(quick=True)
+
+    @cached_property
+    def models(self) -> dict[str, Callable[[Tensor], Any]]:
+        return engines_of(self.folder, short_exports())
+
+    @torch.inference_mode()
+    def ours(self, name: str) -> Any:
+        return self.models[name](self.images).mask
+
+    @torch.inference_mode()
+    def theirs(self) -> Tensor:
+        answer: Tensor = self.literal(self.images)
+        return answer
+
+    def check(self, name: str) -> None:
+        """In float32 the probabilities are equal; a lower precision of random weights is near."""
+        expected = self.theirs()
+        apart = _apart(self.ours(name), expected.reshape(len(expected), -1).sigmoid())
+        limit = 1e-3 if "bf16" not in name else 0.1
+        if not apart <= limit:
+            raise AssertionError(f"{name}: probabilities differ by up to {apart:.2g}")
+
+
+def short_exports() -> list[tuple[str, str]]:
+    """Float32 by the engines that can be written here; bf16 where the processor has it."""
+    kinds = [(kind, "fp32") for kind in WRITERS if installed(kind) and find_spec("onnxscript")]
+    if has_bf16() and ("openvino", "fp32") in kinds:
+        kinds.append(("openvino", "bf16"))
+    return kinds
+
+
+def cases(quick: bool) -> list[Case]:
+    """A small network by each engine beside its literal form; the same with and without --quick."""
+    short = Short()
+    names = ["the same, packed linear layers", *(["torch bf16"] if has_bf16() else [])]
+    names += [f"{kind} {precision}" for kind, precision in short_exports()]
+
+    def case(name: str) -> Case:
+        title = name.replace("the same, packed linear layers", "torch fp32, packed")
+        return Case(
+            f"DeCLIP, 4 pictures, small ViT conv-20, {title}",
+            lambda: short.ours(name),
+            short.theirs,
+            lambda: short.check(name),
+            None,
+        )
+
+    return [case(name) for name in names]
+
+
 # The process itself says how much memory it had at most: what the kernel tells its parent
 # (ru_maxrss) is at least what the parent held when it started it.
 CHILD = """
@@ -229,27 +238,43 @@ def main() -> None:
     chosen = arguments.what or ["speed", "memory", "start"]
     folder = arguments.keep or Path(tempfile.mkdtemp())
     folder.mkdir(parents=True, exist_ok=True)
-    rows: dict[str, Any] = {**machine(), "load": os.getloadavg()[0]}
+    size = "quick" if arguments.quick else "published"
+    journal = folder / f"measured-{size}.json"
+    rows: dict[str, Any] = json.loads(journal.read_text()) if journal.is_file() else {}
+    rows = {**machine(), "load": os.getloadavg()[0], **rows}
+    parts: dict[str, Callable[[], list[dict[str, Any]]]] = {
+        "start": lambda: start(folder, arguments.rounds),
+        "speed": lambda: speed(folder, arguments.quick, arguments.rounds),
+        "memory": lambda: memory(folder, arguments.quick),
+    }
     try:
-        if "start" in chosen:
-            rows["start"] = start(folder, arguments.rounds)
-            print(json.dumps(rows["start"], indent=1))
-        if "speed" in chosen:
-            rows["speed"] = speed(folder, arguments.quick, arguments.rounds)
-            for row in rows["speed"]:
-                print(
-                    "{engine:34} batch {batch}  {seconds:8.3f} s  {ratio:5.2f}x "
-                    "({ratio_low:.2f} - {ratio_high:.2f})  {largest_difference:.1e}".format(**row)
-                )
-        if "memory" in chosen:
-            rows["memory"] = memory(folder, arguments.quick)
-            for row in rows["memory"]:
-                print("{engine:20} {peak_gb:6.2f} GB  {cpu_seconds:6.1f} CPU s".format(**row))
+        for name in [name for name in parts if name in chosen]:
+            if name not in rows:
+                rows[name] = parts[name]()
+                written(journal, rows)
+            for row in rows[name]:
+                print(LINES[name].format(**row), flush=True)
     finally:
         if arguments.keep is None:
             shutil.rmtree(folder)
     if arguments.out:
-        arguments.out.write_text(json.dumps(rows, indent=1) + "\n")
+        written(arguments.out, rows)
+
+
+LINES = {
+    "start": "start: {cpu_seconds:.2f} CPU s, {wall_seconds:.2f} s wall (fastest "
+    "{fastest_wall:.2f}), {peak_gb:.2f} GB",
+    "speed": "{engine:34} batch {batch}  {seconds:8.3f} s  {ratio:5.2f}x "
+    "({ratio_low:.2f} - {ratio_high:.2f})  {largest_difference:.1e}",
+    "memory": "{engine:20} {peak_gb:6.2f} GB  {cpu_seconds:6.1f} CPU s",
+}
+
+
+def written(path: Path, rows: dict[str, Any]) -> None:
+    """As JSON, whole or not at all."""
+    beside = path.with_name(path.name + ".part")
+    beside.write_text(json.dumps(rows, indent=1) + "\n")
+    os.replace(beside, path)
 
 
 if __name__ == "__main__":

@@ -7,27 +7,33 @@ of the run and of its decoders, the most in each tenth; flat means that the last
 no more than 5 % over the first. Decoding: the same photographs read by threads in one process and
 by processes, in turns; ratios of wall time. With --cluster N: N photographs by one process and on
 Ray with one and with two actors. A busy machine distorts what is per second of wall time.
+`cases` has a short form for `python -m benchmarks`: a scan beside a plain loop over the pictures.
 """
 
 from __future__ import annotations
 
 import argparse
+import atexit
 import io
 import json
 import os
+import shutil
 import statistics
 import sys
 import tarfile
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, mkdtemp
 from typing import Any
 
 os.environ["OMP_NUM_THREADS"] = "1"
 
 import numpy as np
 from PIL import Image
+
+from benchmarks.timing import Case
 
 PER_SHARD = 1000
 GROWTH = 1.05
@@ -201,6 +207,55 @@ def cluster(scratch: Path, model: str, pictures: int) -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+class Short:
+    """Photographs in files and a tiny model; what a loop and a scan make of them."""
+
+    number = 60
+
+    @cached_property
+    def folder(self) -> Path:
+        folder = Path(mkdtemp())
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        (folder / "photos").mkdir()
+        for n in range(self.number):
+            (folder / "photos" / f"{n:03d}.jpg").write_bytes(encoded(n, 384, 512, "JPEG"))
+        tiny_model(folder / "model")
+        return folder
+
+    def scan(self) -> dict[str, float]:
+        """Name -> score, from the rows that are written; decoders start and end with it."""
+        from forgemap.scan import Settings, scan
+        from forgemap.scan.parts import read_parts
+
+        out = self.folder / "out"
+        shutil.rmtree(out, ignore_errors=True)
+        settings = Settings(str(self.folder / "model"), options=(("detector", None),), workers=1)
+        scan([str(self.folder / "photos")], out, settings, progress=False)
+        tables = [table for table, _ in read_parts(out, ["path", "score"])]
+        rows = [row for table in tables for row in table.to_pylist()]
+        return {Path(row["path"]).name: row["score"] for row in rows}
+
+    def loop(self) -> dict[str, float]:
+        """What a script of ten lines does: load, judge, keep the row."""
+        from forgemap.detector import Detector
+
+        detector = Detector.load(self.folder / "model", detector=None)
+        files = sorted((self.folder / "photos").iterdir())
+        return {file.name: float(detector.analyze(file).score or 0) for file in files}
+
+    def check(self) -> None:
+        ours, plain = self.scan(), self.loop()
+        if ours.keys() != plain.keys() or any(abs(ours[k] - plain[k]) > 1e-4 for k in ours):
+            raise AssertionError("a scan and a plain loop do not give the same scores")
+
+
+def cases(quick: bool) -> list[Case]:
+    """What a scan adds to a plain loop: a process of its own to decode in, pipes, parts."""
+    short = Short()
+    name = f"scan of {short.number} JPEGs of 512x384, tiny model / a plain loop"
+    return [Case(name, short.scan, short.loop, short.check, None, rounds=3 if quick else 5)]
 
 
 def main() -> int:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from benchmarks import __main__ as bench
+from benchmarks import engine_sides
 from benchmarks.peak import operations
 from benchmarks.timing import Case, Measured, clock, measure
 
@@ -110,7 +111,57 @@ def test_a_baseline_is_of_the_quick_cases_alone(option, monkeypatch, capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["metrics", "embedder", "declip", "features"])
+@pytest.mark.parametrize("name", ["metrics", "embedder", "declip", "engines", "features", "scan"])
 def test_the_literal_forms_give_what_ours_give(name):
     for one in import_module(f"benchmarks.bench_{name}").cases(quick=True):
         one.check()
+
+
+def test_what_was_stopped_leaves_no_folder_that_looks_finished(tmp_path):
+    target = tmp_path / "export"
+
+    def stopped() -> None:
+        with engine_sides.whole(target) as partial:
+            (partial / "half").touch()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stopped()
+    assert not target.exists()
+    with engine_sides.whole(target) as partial:
+        (partial / "all").touch()
+    assert [path.name for path in tmp_path.iterdir()] == ["export"]
+    assert [path.name for path in target.iterdir()] == ["all"]
+
+
+@pytest.mark.slow
+def test_a_run_of_the_engines_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
+    for module in ("onnxscript", "onnxruntime", "openvino", "nncf"):
+        pytest.importorskip(module)
+    first, last = ("onnx", "fp32"), ("openvino", "int8")
+    engine_sides.prepare(tmp_path, True, [first])
+    kept = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
+    engine_sides.prepare(tmp_path, True, [first, last])  # as after a stop between the two
+    assert all(path.stat().st_mtime_ns == when for path, when in kept.items())
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"model", "graph", "onnx-fp32", "openvino-int8"}
+    models = engine_sides.engines_of(tmp_path, [first, last])
+    with torch.inference_mode():
+        assert models["openvino int8"](torch.randn(1, 3, 224, 224)).mask.isfinite().all()
+
+    from benchmarks import bench_engines
+
+    measured = []
+    monkeypatch.setattr(
+        bench_engines,
+        "start",
+        lambda *_: (
+            measured.append(1)
+            or [{"cpu_seconds": 1.0, "wall_seconds": 1.0, "fastest_wall": 1.0, "peak_gb": 0.1}]
+        ),
+    )
+    for _ in range(2):
+        arguments = ["bench_engines", "start", "--quick", "--keep", str(tmp_path)]
+        monkeypatch.setattr(sys, "argv", arguments)
+        bench_engines.main()
+    assert measured == [1]

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from ..errors import ForgemapError
+from .engine import Engine, Precision
 from .extras import needs
 
 
@@ -42,6 +43,8 @@ def embed(
     crops: Annotated[str, typer.Option(help="centre, five or grid.")] = "centre",
     seed: Annotated[int, typer.Option(min=0, help="Of the draws and the map.")] = 0,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...")] = "cpu",
+    engine: Engine = "auto",
+    precision: Precision = "auto",
     workers: Annotated[int, typer.Option(min=0, help="Reading processes; 0: none.")] = 0,
     batch: Annotated[int, typer.Option(min=1, help="Pictures at a time.")] = 64,
     max_pixels: Annotated[
@@ -62,7 +65,7 @@ def embed(
 
         if plot is not None and plot not in MAPS:
             raise ForgemapError(f"--plot {plot!r} is unknown: use one of {', '.join(MAPS)}.")
-        loaded = Model.load(model, device)
+        loaded = Model.load(model, device, engine=engine, precision=precision)
         if is_embeddings(data):
             if out is not None or plot is None:
                 raise ForgemapError(f"{data} holds embeddings already: give --plot to draw it.")

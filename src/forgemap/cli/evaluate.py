@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import ForgemapError
+from .engine import Engine, Precision
 from .extras import needs
 
 if TYPE_CHECKING:
@@ -56,6 +57,8 @@ def evaluate(
     seed: Annotated[int, typer.Option(help="Of the draw, the noise and the intervals.")] = 0,
     workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...")] = "cpu",
+    engine: Engine = "auto",
+    precision: Precision = "auto",
     max_pixels: Annotated[
         int, typer.Option(min=1, help="Larger pictures are refused before they are decoded.")
     ] = 100_000_000,
@@ -126,6 +129,8 @@ def evaluate(
             aggregation=aggregation,
             seed=seed,
             device=device,
+            engine=engine,
+            precision=precision,
             workers=0 if workers == 1 else workers,
             max_pixels=max_pixels,
         )
@@ -145,6 +150,8 @@ def evaluate(
             robustness=chosen or robustness,
             seed=seed,
             device=device,
+            engine=engine,
+            precision=precision,
             workers=workers,
             max_pixels=max_pixels,
         )

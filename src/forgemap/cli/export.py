@@ -1,4 +1,4 @@
-"""forgemap export: a model for ONNX Runtime or OpenVINO, proved equal before it is written."""
+"""forgemap export: a model for another engine or precision, proved equal before it is written."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ def export(
         str,
         typer.Argument(help='"default", a model folder, an embedder\'s folder, or a hub id.'),
     ],
-    kind: Annotated[str, typer.Option("--format", help="onnx or openvino.")] = "onnx",
-    precision: Annotated[str, typer.Option(help="fp32, bf16 (openvino) or int8.")] = "fp32",
+    kind: Annotated[str, typer.Option("--format", help="onnx, openvino or torch.")] = "onnx",
+    precision: Annotated[str, typer.Option(help="fp32, bf16 (openvino, torch) or int8.")] = "fp32",
     calibrate: Annotated[
         Path | None,
         typer.Option(
@@ -36,7 +36,8 @@ def export(
 
     The export is compared with torch in float32 on real pictures: in fp32 no probability may
     differ by more than 0.001; in bf16 and int8 the masks' mean IoU must reach 0.98 and at most
-    0.5 % of the verdicts may differ. One that does not match is not written.
+    0.5 % of the verdicts may differ. One that does not match is not written. --format torch
+    --precision bf16 writes the comparison alone, with which --engine auto may take bf16 in torch.
     """
     from ..export import export as run
 

@@ -81,6 +81,8 @@ def evaluate(
     device: str = "cpu",
     workers: int = 1,
     max_pixels: int = DEFAULT_MAX_PIXELS,
+    engine: str = "auto",
+    precision: str = "auto",
 ) -> Results:
     """Measure a model on a data set: where, whether, and how often wrongly; see `Results`.
 
@@ -101,6 +103,7 @@ def evaluate(
         device: of the model.
         workers: processes, each with a model of its own; more than 1 needs `model` by name.
         max_pixels: larger pictures are not decoded and count as failures.
+        engine, precision: what computes a model that is given by name; see `engines.load`.
 
     Raises:
         DataError: nothing to evaluate, a mask that does not fit its picture, bad settings, results
@@ -115,8 +118,10 @@ def evaluate(
     records = draw(records, limit, seed)
     check_masks(records)
     begin = time.monotonic()
-    judge: Judge = _load(model, device) if isinstance(model, (str, Path)) else model
-    if workers > 1 and not isinstance(model, (str, Path)):
+    named = isinstance(model, (str, Path))
+    how = Loading(str(model), device, engine, precision)
+    judge: Judge = how.load() if isinstance(model, (str, Path)) else model
+    if workers > 1 and not named:
         raise DataError("Several workers load the model themselves: give its name or folder.")
     settings = Settings(seed, max_pixels)
     header = {
@@ -125,6 +130,7 @@ def evaluate(
         "data_sha256": digest,
         "seed": seed,
         "max_pixels": max_pixels,
+        **_reduced(judge),
     }
     root = root_of(data)
     names = [os.path.relpath(record.image, root) for record in records]
@@ -135,7 +141,7 @@ def evaluate(
             if missing:
                 tasks.append(Task(record, name, missing))
         if workers > 1:
-            answers = _in_processes(str(model), device, workers, tasks, settings)
+            answers = _in_processes(how, workers, tasks, settings)
         else:
             answers = (measure(judge, task, settings) for task in tasks)
         left = sum(len(task.chosen) for task in tasks)
@@ -153,6 +159,7 @@ def evaluate(
         "failed": len(failed),
         "wall_seconds": round(time.monotonic() - begin, 1),
         "device": device,
+        "computed": str(getattr(judge, "computed", "")),
         **facts.machine(),
     }
     results = Results(described, rows, seed)
@@ -267,21 +274,36 @@ def _decision(judge: Judge) -> dict[str, Any] | None:
     return None if decision is None else decision.to_dict()
 
 
-def _load(model: str | Path, device: str) -> Judge:
-    from ..detector import Detector  # torch
+def _reduced(judge: Judge) -> dict[str, str]:
+    """The precision, where it is below float32: other rows than float32's."""
+    precision = getattr(getattr(judge, "computed", None), "precision", "fp32")
+    return {} if precision == "fp32" else {"precision": precision}
 
-    return Detector.load(model, device, detector=None)
+
+class Loading(NamedTuple):
+    """Everything that decides which model judges, and how it is computed."""
+
+    model: str
+    device: str
+    engine: str
+    precision: str
+
+    def load(self) -> Judge:
+        from ..detector import Detector  # torch
+
+        model, device, engine, precision = self
+        return Detector.load(model, device, detector=None, engine=engine, precision=precision)
 
 
 _judge: Judge  # of a worker process
 
 
-def _set_up(model: str, device: str, workers: int) -> None:
+def _set_up(how: Loading, workers: int) -> None:
     import torch
 
     global _judge
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers))
-    _judge = _load(model, device)
+    _judge = how.load()
 
 
 def _work(task: Task, settings: Settings) -> list[Row]:
@@ -289,10 +311,10 @@ def _work(task: Task, settings: Settings) -> list[Row]:
 
 
 def _in_processes(
-    model: str, device: str, workers: int, tasks: Sequence[Task], settings: Settings
+    how: Loading, workers: int, tasks: Sequence[Task], settings: Settings
 ) -> Iterator[list[Row]]:
     spawn = multiprocessing.get_context("spawn")  # a forked torch may hang
-    pool = ProcessPoolExecutor(workers, spawn, _set_up, (model, device, workers))
+    pool = ProcessPoolExecutor(workers, spawn, _set_up, (how, workers))
     try:
         for future in as_completed([pool.submit(_work, task, settings) for task in tasks]):
             yield future.result()

@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,11 +26,11 @@ from torch.utils.data import DataLoader, Dataset
 from ..classifiers import Source
 from ..data.generated import Labelled, read_generated
 from ..data.transforms import some
+from ..engines import Computed, load_embedder
 from ..errors import DataError, ForgemapError, ModelError
 from ..image import DEFAULT_MAX_PIXELS, load_image
 from ..models.checkpoint import CONFIG, find_folder
 from ..models.embedder import CROPS, Embedder, cut
-from ..models.huggingface import load_embedder
 from ..preprocess import Preprocess
 from . import facts as facts_of
 from .embeddings import Embeddings, Row, join_files, read_embeddings, write_rows
@@ -48,16 +48,20 @@ class Model:
     network: Embedder
     source: Source
     folder: Path
+    computed: Computed = field(default_factory=Computed)
 
     @classmethod
-    def load(cls, name: str | Path, device: str = "cpu") -> Model:
-        """ModelError: no such embedder, or a device that is not here."""
+    def load(
+        cls, name: str | Path, device: str = "cpu", *, engine: str = "auto", precision: str = "auto"
+    ) -> Model:
+        """ModelError: no such embedder, engine or export, or a device that is not here."""
         try:
-            network, _ = load_embedder(name, device)
+            loaded = load_embedder(name, engine=engine, precision=precision, device=device)
         except (RuntimeError, AssertionError) as error:
             raise ModelError(f"{device!r} cannot be used ({str(error).splitlines()[0]}).") from None
+        network = loaded.model
         source = Source(str(name), network.fingerprint(), network.width)
-        return cls(network, source, find_folder(name))
+        return cls(network, source, find_folder(name), loaded.computed)
 
 
 def name_of(variant: Variant) -> str:
@@ -270,6 +274,8 @@ def embed(
         "seed": seed,
         "max_pixels": max_pixels,
     }
+    if model.computed.precision != "fp32":  # other numbers than float32's
+        plan["precision"] = model.computed.precision
     facts = {"plan": plan, "data": str(data), **facts_of.machine()}
     if out.is_file():
         found = read_embeddings(out, model.source)

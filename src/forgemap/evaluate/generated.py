@@ -100,6 +100,8 @@ def evaluate(
     batch: int = 64,
     max_pixels: int = DEFAULT_MAX_PIXELS,
     progress: bool = True,
+    engine: str = "auto",
+    precision: str = "auto",
 ) -> Found:
     """Measure an embedder with its classifiers on real and generated pictures.
 
@@ -117,6 +119,7 @@ def evaluate(
         split, limit, recompress, robustness, transforms, crops, seed, workers, batch, max_pixels:
             see `embed.embed`.
         aggregation: a key of `models.embedder.AGGREGATIONS`: the crops' scores into one.
+        engine, precision: what computes the embedder; see `engines.load`.
 
     Raises:
         DataError: nothing to evaluate or fit on, embeddings of another model.
@@ -125,7 +128,7 @@ def evaluate(
     begin = time.monotonic()
     if aggregation not in AGGREGATIONS:
         raise ModelError(f"unknown aggregation {aggregation!r}; valid: {', '.join(AGGREGATIONS)}.")
-    loaded = Model.load(model, device)
+    loaded = Model.load(model, device, engine=engine, precision=precision)
     names = _names(loaded, classifiers, fit is not None or leave_one_out)
     common: dict[str, Any] = {
         "crops": crops,
@@ -178,6 +181,7 @@ def evaluate(
         "seed": seed,
         "wall_seconds": round(time.monotonic() - begin, 1),
         "device": device,
+        "computed": str(loaded.computed),
         **facts.machine(),
     }
     found = Found(described, groups, scored, tested.errors)

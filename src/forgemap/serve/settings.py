@@ -37,6 +37,12 @@ class Settings:
     device: tuple[str, ...] = described(
         ("cpu",), "cpu, cuda, cuda:1 ...; may be repeated: one worker for each."
     )
+    engine: Literal["auto", "torch", "onnx", "openvino"] = described(
+        "auto", "What computes the models, as in `forgemap analyze`."
+    )
+    precision: Literal["auto", "fp32", "bf16", "int8"] = described(
+        "auto", "In which numbers, as in `forgemap analyze`."
+    )
     token_file: Path | None = described(
         None, "File with the token that callers must send; else $FORGEMAP_TOKEN, if it is set."
     )

@@ -82,13 +82,14 @@ def _load(start: dict[str, Any], answers: BinaryIO) -> dict[str, Detector] | Non
     from ..generated import GenerationDetector
 
     detectors, generation, device = {}, None, start["device"]
+    computed = {"engine": start["engine"], "precision": start["precision"]}
     try:
         if start["detector"] != "none":
             generation = GenerationDetector.load(
-                start["detector"], device, classifier=start["classifier"]
+                start["detector"], device, classifier=start["classifier"], **computed
             )
         for name in start["models"]:
-            detectors[name] = Detector.load(name, device, detector=generation)
+            detectors[name] = Detector.load(name, device, detector=generation, **computed)
     except ForgemapError as error:
         frames.write(answers, {"kind": "failed", "error": str(error)})
         return None
@@ -98,16 +99,11 @@ def _load(start: dict[str, Any], answers: BinaryIO) -> dict[str, Detector] | Non
 
 def _facts(name: str, detector: Detector) -> dict[str, Any]:
     """What the server tells of a model; see `schemas.Model`."""
-    from ..detector import WEIGHTS
-    from ..models.checkpoint import find_folder, weights_sha256
-
     model = detector.model
     return {
         "served_as": name,
         "id": detector.name,
-        "weights_sha256": weights_sha256(
-            WEIGHTS / "default" if name == "default" else find_folder(name)
-        ),
+        "weights_sha256": detector.basis["weights_sha256"],
         "architecture": str(model.config.get("architecture", "")),
         "native": bool(model.native),
         "input_size": model.preprocess.size,
