@@ -124,25 +124,38 @@ def levels_of(found: list[Bound]) -> dict[str, float | None]:
     return {bound.kind.name: bound.level for bound in found}
 
 
-def test_kinds_with_few_photos_are_held_to_less_and_counted_together():
+def test_kinds_with_few_photos_are_counted_together() -> None:
     kinds, photos = setting({"text": 60, "portrait": 25, "gif": 3})
-    found = levels_of(bounds(kinds, photos, LEVELS))
-    assert found == {
+    assert levels_of(bounds(kinds, photos, LEVELS)) == {
         "text": 0.05,
         "portrait": 0.05,
         "gif": None,
         "processed": 0.02,
     }, "the pool is also everything here, and is bounded once"
-    kinds, photos = setting({"crops": 60, "camera": 25}, processed=False)
+    kinds, photos = setting({"crops": 60, "camera": 25, "web": 26}, processed=False)
     found = levels_of(bounds(kinds, photos, LEVELS))
-    assert found == {"crops": 0.02, "camera": 0.05, "processed": None, EVERYTHING: 0.02}
+    assert found == {
+        "crops": 0.02,
+        "camera": None,
+        "web": None,
+        "processed": 0.02,
+        EVERYTHING: 0.02,
+    }
 
 
-def test_what_has_no_bound_says_so_and_what_could_be_reached():
+def test_what_has_no_bound_says_so_and_what_could_be_reached() -> None:
     kinds, photos = setting({"gif": 3})
     (only,) = bounds(kinds, photos, LEVELS)
     assert only.level is None and str(only) == "gif (3 photos): no bound, 25% at best"
     assert rarities(np.zeros(3), photos, [only]) == {}
+
+
+def test_a_pool_with_too_few_photos_promises_what_it_can() -> None:
+    kinds, photos = setting({"gif": 15, "heic": 15}, processed=False)
+    found = levels_of(bounds(kinds, photos, LEVELS))
+    assert found == {"gif": None, "heic": None, "processed": 0.05}
+    kinds, photos = setting({"crops": 26}, processed=False)
+    assert levels_of(bounds(kinds, photos, LEVELS)) == {"crops": 0.05}
 
 
 def test_every_kind_keeps_its_bound_under_one_threshold():

@@ -1,9 +1,9 @@
 """calibration.py: choose a model's thresholds on held-out pictures (`forgemap calibrate`).
 
-The photos are divided in two. A third of them fits the regression that the score is. The others, of
-which it has seen nothing, say what its sum is worth as a probability (`probability`) and how high
-untouched pictures score (`conformal`): the chances of a false alarm that are stated hold for a new
-picture because of that. The curve may be fitted on the same photos as the thresholds: it rises,
+The photos are divided in two. A quarter of them fits the regression that the score is. The others,
+of which it has seen nothing, say what its sum is worth as a probability (`probability`) and how
+high untouched pictures score (`conformal`): the chances of a false alarm that are stated hold for a
+new picture because of that. The curve may be fitted on the same photos as the thresholds: it rises,
 so that it changes no picture's rank. What the statement leaves out: the mask's shift, one number of
 33, is chosen on all photos, since the limit on marked area needs them.
 """
@@ -39,7 +39,7 @@ __all__ = ["Limits", "calibrate", "fit_score", "untouched_photos", "worst_quanti
 FEATURES = ("logit_peak32", "logit_top", "evidence_peak", "evidence_top", "evidence_lse")
 """Statistics that the score is fitted on; those of the evidence only where the network has it."""
 
-PARTS = 3
+PARTS = 4
 """One of so many parts of the photos is for the regression, the others for the thresholds."""
 
 STEP = 0.001
@@ -247,7 +247,7 @@ def decide(
 
 
 def part_for_score(observations: Sequence[Observation]) -> np.ndarray:
-    """(n,) bool: a third of the photos, alike in kind and folder to the rest, for the regression.
+    """(n,) bool: a quarter of the photos, alike in kind and folder to the rest, for the regression.
 
     What a picture scores has no say in it, so that the others stay exchangeable with new ones.
     """

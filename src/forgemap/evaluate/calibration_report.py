@@ -58,15 +58,21 @@ def sentence(
     if not levels:
         return text + "too few photos to bound the false alarms among new ones."
     shares = [
-        f"at most {100 * level:.3g}%"
-        f" for {sum(b.level == level for b in promised)} kinds of pictures"
+        f"at most {100 * level:.3g}% for {_kinds(sum(b.level == level for b in promised))}"
         for level in levels
     ]
     text += "chance that a new untouched picture reaches the threshold: " + ", ".join(shares)
     if few := [b for b in promised if b.level is None]:
-        most = max(conformal.attainable(b.photos) for b in few)
-        text += f"; no bound for {len(few)} kinds with too few photos ({most:.0%} at best)"
+        best = min(conformal.attainable(b.photos) for b in few)
+        text += (
+            f"; {_kinds(len(few))} have too few photos for a bound, which could be {best:.0%} at "
+            "best"
+        )
     return text + "."
+
+
+def _kinds(number: int) -> str:
+    return f"{number} kind of picture" if number == 1 else f"{number} kinds of pictures"
 
 
 def table_of(

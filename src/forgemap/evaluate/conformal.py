@@ -86,7 +86,7 @@ class Levels:
 
     #: For a kind of untouched picture, and for the processed ones together.
     alarms: float
-    #: For a kind of honest processing, and for other kinds with too few photos for `alarms`.
+    #: For a kind of honest processing, and for a pool that has too few photos for `alarms`.
     processed: float
 
 
@@ -125,8 +125,7 @@ def bounds(kinds: Sequence[Kind], photos: NDArray[Any], levels: Levels) -> list[
     for kind in kinds:
         count = len(set(photos[kind.members].tolist()))
         own = levels.processed if kind.processed else levels.alarms
-        reached = [level for level in (own, levels.processed) if attainable(count) <= level + 1e-12]
-        level = reached[0] if reached else None
+        level = _reached(count, own)
         found.append(Bound(kind, count, level))
         if level is None or level > levels.alarms:
             pools.setdefault(kind.pool, []).append(kind.members)
@@ -136,12 +135,22 @@ def bounds(kinds: Sequence[Kind], photos: NDArray[Any], levels: Levels) -> list[
     }
     for name, members in together.items():
         count = len(set(photos[members].tolist()))
-        possible = attainable(count) <= levels.alarms + 1e-12
-        level = levels.alarms if possible else None
+        # There is nothing left to count them with: rather a weaker promise than none.
+        level = _reached(count, levels.alarms, levels.processed)
         same = [b for b in found if np.array_equal(members, np.sort(b.kind.members))]
-        if not any(b.level in (level, levels.alarms) for b in same):
-            found.append(Bound(Kind(name, members, name), count, level))
+        if any(b.level is not None and b.level == level for b in same):
+            continue
+        for bound in same:
+            if bound.level is None:
+                found.remove(bound)  # a pool of one kind: it stands for it, by the kind's name
+                name = bound.kind.name
+        found.append(Bound(Kind(name, members, name), count, level))
     return found
+
+
+def _reached(photos: int, *levels: float) -> float | None:
+    """The first of the chances that so many photos can bound."""
+    return next((level for level in levels if attainable(photos) <= level + 1e-12), None)
 
 
 def threshold(
