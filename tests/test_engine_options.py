@@ -250,7 +250,6 @@ def test_a_server_s_workers_compute_as_they_are_told(tmp_path, monkeypatch):
 
 
 def test_serve_takes_both_options_and_no_others():
-    pytest.importorskip("jsonargparse")
     from .test_serve_settings import told
 
     settings = told("--engine", "openvino", "--precision", "int8")
