@@ -371,3 +371,41 @@ def serious(page) -> list[str]:
         for v in found["violations"]
         if v["impact"] in ("serious", "critical")
     ]
+
+
+@browser_test
+def test_fog_covers_what_the_model_cannot_tell(browser, model_folder, tmp_path) -> None:
+    pytest.importorskip("sklearn", reason="the extra evaluate is not installed")
+    from playwright.sync_api import expect
+
+    from .photographs import honest_model, photograph
+
+    model = honest_model(model_folder, tmp_path / "honest", verdict="clear")
+    pixels = photograph(7, 128, 160)
+    pixels[:, 80:] = 255
+    PILImage.fromarray(pixels).save(tmp_path / "half.png")
+    arguments = ("--model", model, "--detector", "none", "--deadline", PATIENCE)
+    with running(tmp_path / "server", *arguments) as server:
+        context = browser.new_context(viewport={"width": 1440, "height": 900})
+        page = context.new_page()
+        page.set_default_timeout(MS)
+        page.goto(server.address)
+        drop(page, tmp_path / "half.png")
+        judged(page)
+        page.click("[data-layer=confidence]")
+        expect(page.locator("#fog-key")).to_be_visible()
+        expect(page.locator("#heat-key")).to_be_hidden()
+        fog = """() => {
+          const canvas = document.querySelector("#canvas-right canvas.layer");
+          const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+          const column = (x) => [0, 1, 2, 3].map((c) => data[4 * (64 * canvas.width + x) + c]);
+          return [column(canvas.width - 10), column(20)];
+        }"""
+        page.wait_for_function(f"() => ({fog})()[0][3] > 200")
+        white, grain = page.evaluate(fog)
+        assert np.abs(np.array(white[:3]) - drawing.FOG_COLOUR).max() <= 2
+        assert grain[3] < white[3]
+        page.locator("#canvas-right .openseadragon-canvas").focus()
+        page.keyboard.press("h")
+        assert page.get_attribute("[data-layer=none]", "aria-pressed") == "true"
+        context.close()

@@ -55,7 +55,7 @@ def ground(pixels: np.ndarray) -> Ground:
         grey = cv2.cvtColor(pixels[top : top + STRIP], cv2.COLOR_RGB2GRAY)
         size = cv2.convertScaleAbs(cv2.Laplacian(grey, cv2.CV_16S))
         texture.append(to_cells(size))
-        inside = cv2.inRange(grey, 2, 253)  # type: ignore[call-overload]
+        inside = cv2.inRange(grey, np.array(2), np.array(253))
         clipped.append(1 - to_cells(inside) / 255)
     return Ground(np.concatenate(texture), np.concatenate(clipped))
 

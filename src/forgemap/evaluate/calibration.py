@@ -11,7 +11,6 @@ so that it changes no picture's rank. What the statement leaves out: the mask's 
 from __future__ import annotations
 
 import json
-import os
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -24,6 +23,7 @@ import numpy as np
 from ..data.catalog import open_data
 from ..data.records import Record
 from ..errors import DataError
+from ..files import write_whole
 from ..scoring import Decision
 from . import conformal
 from .calibration_confidence import fit_confidence
@@ -166,7 +166,7 @@ def calibrate(
     entries = {
         "decision": decision.to_dict(),
         "confidence": confidence.to_dict(),
-        "familiarity": familiarity and familiarity.to_dict(),
+        "familiarity": None if familiarity is None else familiarity.to_dict(),
     }
     write_entries(folder, entries)
     return found._replace(decision=decision)
@@ -305,6 +305,4 @@ def write_entries(folder: Path, entries: Mapping[str, Mapping[str, Any] | None])
         config.pop(name, None)
         if values is not None:
             config[name] = values
-    beside = path.with_suffix(".partial")
-    beside.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    os.replace(beside, path)
+    write_whole(path, json.dumps(config, indent=2) + "\n")

@@ -72,8 +72,9 @@ def fit_confidence(pictures: Iterable[Seen]) -> Confidence:
         for kind, share in enumerate((1 - edited, edited)):
             counts = np.bincount(places.ravel(), (weights * share).ravel(), mass.shape[1])
             mass[kind] += counts / edited.size
-            for bin in np.flatnonzero(counts.reshape(-1, SHAPE[2]).sum(1) >= FEWEST_CELLS):
-                sources[kind][bin].add(seen.source)
+            of_kind = counts.reshape(-1, SHAPE[2]).sum(1)
+            for ground_kind in np.flatnonzero(of_kind >= FEWEST_CELLS).tolist():
+                sources[kind][ground_kind].add(seen.source)
     if not mass.sum(1).all():
         raise DataError("A confidence map needs edited and untouched places to count.")
     table = []

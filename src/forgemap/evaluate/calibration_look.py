@@ -102,7 +102,8 @@ def observe(detector: Detector, view: View, maps: Path) -> Observation:
     misses = np.array([np.count_nonzero(outside > -shift) for shift in SHIFTS])
     evidence = np.zeros(0) if logits.evidence is None else logits.evidence
     cells = cells_of(view.pixels, view.mask)
-    np.savez(maps, mask=logits.mask.astype(np.float16), evidence=evidence, **cells)
+    arrays = {"mask": logits.mask.astype(np.float16), "evidence": evidence, **cells}
+    np.savez(maps, **arrays)  # type: ignore[arg-type]  # numpy's stub takes them for its options
     return Observation(
         view.group,
         photo_of(view.source),
