@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.table import Table
 
+from ..files import write_whole
 from .bootstrap import Interval, intervals
 from .image_level import FITTED, POOLINGS, Comparison
 from .markdown import markdown_table
@@ -196,9 +196,7 @@ def save(comparison: Comparison, found: Figures, out: Path) -> None:
         ("image-level.json", text),
         ("image-level.md", markdown(comparison, found)),
     ):
-        beside = out / f"{name}.part"
-        beside.write_text(content, encoding="utf-8")
-        os.replace(beside, out / name)
+        write_whole(out / name, content)
 
 
 def _cell(found: Interval) -> str:

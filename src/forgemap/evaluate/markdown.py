@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from .bootstrap import Interval
+from .reliability import reliability
 
 if TYPE_CHECKING:
     from .results import Results
@@ -50,6 +51,7 @@ def markdown(results: Results) -> str:
     if whole:
         lines = [["", *variants], *whole]
         parts += ["Image level, all methods against untouched:\n", markdown_table(lines)]
+    parts += _reliable(results)
     lives = [n for k, n in kinds if k == "benign"]
     if lives:
         first = variants[0]
@@ -77,6 +79,17 @@ def cell(value: Interval, digits: int) -> str:
     if value.value != value.value:
         return ""
     return f"{value.value:.{digits}f} ({value.low:.{digits}f}-{value.high:.{digits}f})"
+
+
+def _reliable(results: Results) -> list[str]:
+    """Do the scores of the first variant hold as probabilities? Empty without both classes."""
+    rows = [r for r in results.rows if r["error"] is None and r["variant"] == results.variants[0]]
+    if len({row["manipulated"] for row in rows}) < 2:
+        return []
+    columns = ([row[name] for row in rows] for name in ("score", "manipulated", "source"))
+    found = reliability(*columns)
+    title = f"Scores as probabilities, {results.variants[0]}:\n"
+    return [title, markdown_table(found.rows()), found.sentence() + "\n"]
 
 
 def markdown_table(lines: Sequence[Sequence[str]]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import ForgemapError
+from ..files import whole
 from .reliability import Reliability
 from .reliability import reliability as measure
 from .results import ALL, NONE, Results, Row
@@ -159,7 +159,6 @@ def _save(file: Path, draw: Callable[[Any], None], size: tuple[float, float] = (
     draw(axes)
     axes.grid(alpha=0.3)
     axes.set_axisbelow(True)
-    beside = file.with_name(file.name + ".part")
-    figure.savefig(beside, dpi=120, format="png")
-    os.replace(beside, file)
+    with whole(file) as beside:
+        figure.savefig(beside, dpi=120, format="png")
     return file
