@@ -26,7 +26,7 @@ from .scoring import Judgement, strict_entries
 
 SMALLEST = 32
 """Pictures with a shorter side are not looked at: too few pixels for a statistic."""
-FAR = 1.2
+FAR = 1.1
 """From how many times the limit on a picture is far outside."""
 MARGIN, REACH = 0.05, 5.0
 """Leaving what any photograph shows by this share of the range counts as much as this distance."""

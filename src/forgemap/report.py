@@ -277,7 +277,7 @@ class ReportWriter:
             self._models[values["model"]] = values["basis"] or self._models.get(values["model"])
         row = (
             *("number", "path", "name", "verdict", "score", "area", "error", "thumb", "model"),
-            *("generated", "disagree"),
+            *("generated", "disagree", "mean_confidence"),
         )
         self._rows.append({name: values[name] for name in row})
         self._waiting.write(json.dumps(values) + "\n")
@@ -309,6 +309,7 @@ class ReportWriter:
             counts=[(v, sum(row["verdict"] == v for row in self._rows)) for v in VERDICTS[::-1]],
             generated=sum(row["verdict"] == "generated" for row in whole),
             asked_whole=bool(whole),
+            tells_confidence=any(row["mean_confidence"] is not None for row in self._rows),
             unreadable=sum(row["error"] is not None for row in self._rows),
             models=sorted(self._models.items()),
             pictures=map(json.loads, self._waiting),
