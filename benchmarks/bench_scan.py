@@ -212,7 +212,7 @@ def cluster(scratch: Path, model: str, pictures: int) -> list[dict[str, Any]]:
 class Short:
     """Photographs in files and a tiny model; what a loop and a scan make of them."""
 
-    number = 60
+    number = 32
 
     @cached_property
     def folder(self) -> Path:
@@ -220,7 +220,7 @@ class Short:
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
         (folder / "photos").mkdir()
         for n in range(self.number):
-            (folder / "photos" / f"{n:03d}.jpg").write_bytes(encoded(n, 384, 512, "JPEG"))
+            (folder / "photos" / f"{n:03d}.jpg").write_bytes(encoded(n, 256, 384, "JPEG"))
         tiny_model(folder / "model")
         return folder
 
@@ -254,7 +254,7 @@ class Short:
 def cases(quick: bool) -> list[Case]:
     """What a scan adds to a plain loop: a process of its own to decode in, pipes, parts."""
     short = Short()
-    name = f"scan of {short.number} JPEGs of 512x384, tiny model / a plain loop"
+    name = f"scan of {short.number} JPEGs of 384x256, tiny model / a plain loop"
     return [Case(name, short.scan, short.loop, short.check, None, rounds=3 if quick else 5)]
 
 
