@@ -19,6 +19,7 @@ from forgemap.detector import Detector
 from forgemap.errors import ModelError
 from forgemap.report import write_outputs
 
+from .edited_set import write_edited_set
 from .photographs import honest_model, jpeg, photograph
 from .serving import PATIENCE, running
 
@@ -85,6 +86,31 @@ def test_a_report_is_less_sure_where_nothing_can_be_seen(clear: Path, tmp_path: 
     assert write_outputs(report, pixels, tmp_path, "a").confidence_map == str(
         tmp_path / "a.confidence.png"
     )
+
+
+def test_calibration_writes_what_reports_then_say(
+    model_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import shutil
+
+    from forgemap.evaluate.calibration import calibrate
+
+    model = shutil.copytree(model_folder, tmp_path / "model")
+    data = write_edited_set(tmp_path / "data", 20, held_out=20)  # ten untouched photographs
+    calibrate(model, [str(data)])
+    detector = Detector.load(model, detector=None)
+    assert detector.familiarity is not None and detector.confidence is not None
+    assert "from 10 photographs" in detector.familiarity.fitted_on
+    assert "20 pictures from 20 photographs" in detector.confidence.fitted_on
+    # The set is noise, so a photograph is what this model has not met.
+    assert detector.familiarity.judge(photograph(7, 128, 160)) is not None
+    report = detector.analyze(str(data / "0.png"))
+    assert "unlike" not in (report.reason or "") and (report.mean_confidence or 0) >= 0.5
+
+    # Too few photographs say nothing of what is usual: the entry of before goes, and it is said.
+    calibrate(model, [str(write_edited_set(tmp_path / "few", 10, held_out=10))])
+    assert Detector.load(model, detector=None).familiarity is None
+    assert "Unfamiliar pictures will not be recognised" in " ".join(capsys.readouterr().err.split())
 
 
 def test_older_models_do_without(model_folder: Path) -> None:
