@@ -219,6 +219,13 @@ def test_a_limit_leaves_pictures_of_both_kinds(tmp_path: Path, model_folder: Pat
     assert found.decision.calibrated_on.startswith("5 edited and 5 untouched pictures")
 
 
+def test_all_splits_are_taken_where_that_is_asked_for(tmp_path: Path, model_folder: Path) -> None:
+    model = shutil.copytree(model_folder, tmp_path / "model")
+    data = manifest(tmp_path / "data", "train")
+    found = calibrate(model, [str(data)], split=None)
+    assert "4 edited and 4 untouched pictures of all splits" in found.decision.calibrated_on
+
+
 def test_the_split_that_was_trained_on_is_not_calibrated_on(
     tmp_path: Path, model_folder: Path
 ) -> None:

@@ -112,11 +112,8 @@ class Decision:
         self._check_tables()
 
     def _check_tables(self) -> None:
-        rising = all(
-            a < b
-            for knots in (self.curve_from, self.curve_to)
-            for a, b in itertools.pairwise(knots)
-        )
+        curves = (self.curve_from, self.curve_to)
+        rising = all(a < b for knots in curves for a, b in itertools.pairwise(knots))
         if len(self.curve_from) != len(self.curve_to) or len(self.curve_to) == 1 or not rising:
             raise ModelError(
                 "decision: curve_from and curve_to must rise, and have as many knots as each "
@@ -169,10 +166,7 @@ class Decision:
 
     def chance(self, score: float) -> float | None:
         """Conformal p-value, rounded up: a new untouched picture of any kind that has a bound
-        scores at least this high with at most this chance; None where nothing is known.
-
-        1 is a valid answer too: that says nothing.
-        """
+        scores at least this high with at most this chance. None: not known; 1 says nothing."""
         if not self.rarity:
             return None
         place = bisect(self.rarity_at, score)  # a score that is reached counts

@@ -27,8 +27,8 @@ def calibrate(
     split: Annotated[
         str,
         typer.Option(
-            help="The split that is used: val, test or train; for an embedder also all, for "
-            "folders that say no splits."
+            help="The split that is used: val, test or train; or all, for photos of which none was "
+            "trained on, and for an embedder's folders that say no splits."
         ),
     ] = "val",
     alarms: Annotated[
@@ -126,7 +126,7 @@ def calibrate(
             model,
             data,
             photos or (),
-            split=split,
+            split=None if split == "all" else split,
             limits=limits,
             processing=tuple(BENIGN) if names == ["all"] else choose(names) if names else (),
             limit=limit,

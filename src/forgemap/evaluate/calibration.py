@@ -29,8 +29,8 @@ from . import conformal
 from .calibration_confidence import fit_confidence
 from .calibration_familiarity import usual
 from .calibration_look import SHIFTS, Observation, crew, photos_of, tasks, untouched_photos
-from .calibration_report import Line, sentence, table_of
-from .conformal import Kind, Levels, empirical
+from .calibration_report import Line, kinds_of, part, sentence, table_of
+from .conformal import Levels, empirical
 from .image_level import halves
 from .probability import fit_curve, fit_score, sigmoid, weights_of
 
@@ -117,7 +117,7 @@ def calibrate(
     data: Sequence[str],
     photos: Sequence[str] = (),
     *,
-    split: str = "val",
+    split: str | None = "val",
     limits: Limits = Limits(),
     processing: Sequence[str] = (),
     limit: int | None = None,
@@ -134,7 +134,8 @@ def calibrate(
             ``familiarity``.
         data: manifests, or named sets (see `open_data`), with edited and untouched pictures.
         photos: folders of untouched photos, judged whole: as they are, re-encoded and reduced.
-        split: the split that everything is taken from; never the one that was trained on.
+        split: the split that everything is taken from, never the one that was trained on; None:
+            all, for photos of which none was trained on.
         limits: what must hold for every kind of untouched picture.
         processing: names of `synth.benign.BENIGN`; an untouched picture of each photo is judged
             after each of them too, so that each kind has photos enough for a bound.
@@ -172,14 +173,14 @@ def calibrate(
     return found._replace(decision=decision)
 
 
-def check(observations: Sequence[Observation], split: str, origin: str) -> None:
+def check(observations: Sequence[Observation], split: str | None, origin: str) -> None:
     """Are there photos enough to divide? DataError if not."""
     counts = [len({o.source for o in observations if o.edited is e}) for e in (True, False)]
     if not all(counts):
-        raise DataError(f"{origin}: the {split} split must hold edited and untouched pictures.")
+        raise DataError(f"{origin}: {part(split)} must hold edited and untouched pictures.")
     if min(counts) < PARTS:
         raise DataError(
-            f"{origin}: {counts[0]} edited and {counts[1]} untouched photos of the {split} split "
+            f"{origin}: {counts[0]} edited and {counts[1]} untouched photos of {part(split)} "
             f"are too few to calibrate on: {PARTS} of each are the least, 100 are better."
         )
 
@@ -188,7 +189,7 @@ def decide(
     observations: Sequence[Observation],
     values: Sequence[Mapping[str, float]],
     shift: float,
-    split: str,
+    split: str | None,
     limits: Limits,
 ) -> Calibration:
     """Score and thresholds from what was observed.
@@ -264,27 +265,15 @@ def part_for_score(observations: Sequence[Observation]) -> np.ndarray:
                 parts = [test for _, test in folds.split(edited, labels, photos)]
             except ValueError:  # every folder has fewer pictures than parts
                 continue
-        for part in parts:
+        for members in parts:
             chosen = np.zeros(len(edited), bool)
-            chosen[part] = True
+            chosen[members] = True
             if all(len(set(edited[some])) == 2 for some in (chosen, ~chosen)):
                 return chosen
     raise DataError(
         "The photos cannot be divided into two parts with edited and untouched pictures each: "
         "more photos are needed."
     )
-
-
-def kinds_of(untouched: Sequence[Observation]) -> list[Kind]:
-    """The kinds of some untouched pictures, each with their places in the list."""
-    members: dict[Any, list[int]] = {}
-    for place, observation in enumerate(untouched):
-        for label in observation.kinds:
-            members.setdefault(label, []).append(place)
-    return [
-        Kind(label.name, np.array(places), label.pool, label.processed)
-        for label, places in sorted(members.items(), key=lambda item: (item[0][2], item[0]))
-    ]
 
 
 def above(odds: float) -> float:

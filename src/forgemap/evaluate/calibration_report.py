@@ -13,8 +13,8 @@ from rich.table import Table
 from ..errors import DataError
 from ..scoring import Decision
 from . import conformal
-from .calibration_look import Observation
-from .conformal import Bound
+from .calibration_look import Label, Observation
+from .conformal import Bound, Kind
 from .markdown import markdown_table
 from .plots import save_diagram
 from .reliability import Reliability, reliability
@@ -38,8 +38,23 @@ class Line(NamedTuple):
     bound: float | None
 
 
+def kinds_of(untouched: Sequence[Observation]) -> list[Kind]:
+    """The kinds of some untouched pictures, each with their places in the list."""
+    members: dict[Label, list[int]] = {}
+    for place, observation in enumerate(untouched):
+        for label in observation.kinds:
+            members.setdefault(label, []).append(place)
+    return [
+        Kind(label.name, np.array(places), label.pool, label.processed)
+        for label, places in sorted(members.items(), key=lambda item: (item[0].processed, item[0]))
+    ]
+
+
 def sentence(
-    observations: Sequence[Observation], kept: np.ndarray, promised: Sequence[Bound], split: str
+    observations: Sequence[Observation],
+    kept: np.ndarray,
+    promised: Sequence[Bound],
+    split: str | None,
 ) -> str:
     """What the thresholds rest on and promise, for whoever reads a report.
 
@@ -50,8 +65,8 @@ def sentence(
     photos = len({o.source for o in observations})
     rest = len(set(kept.tolist()))
     text = (
-        f"{edited} edited and {len(observations) - edited} untouched pictures of the {split} "
-        f"split, from {photos} photos, {photos - rest} of them for the score and {rest} for the "
+        f"{edited} edited and {len(observations) - edited} untouched pictures of {part(split)}, "
+        f"from {photos} photos, {photos - rest} of them for the score and {rest} for the "
         "thresholds; "
     )
     levels = sorted({b.level for b in promised if b.level is not None})
@@ -69,6 +84,11 @@ def sentence(
             "best"
         )
     return text + "."
+
+
+def part(split: str | None) -> str:
+    """A split in words."""
+    return "all splits" if split is None else f"the {split} split"
 
 
 def _kinds(number: int) -> str:
