@@ -68,7 +68,7 @@ def loaded_after(code: str) -> set[str]:
     """The names of all modules that a fresh interpreter has loaded after `code`."""
     code += "\nimport json, sys; print(json.dumps(sorted(sys.modules)))"
     run = subprocess.run(
-        [sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=240
     )
     return set(json.loads(run.stdout.splitlines()[-1]))
 
