@@ -204,6 +204,14 @@ def test_the_reason_says_what_the_score_means_where_that_is_known():
     assert "probability" not in small, "no score is shown there"
 
 
+def test_a_decision_for_other_maps_promises_nothing():
+    plain = RARE.uncalibrated()
+    assert (plain.manipulated_at, plain.clear_below) == (RARE.manipulated_at, RARE.clear_below)
+    assert plain.chance(0.8) is None and plain.bounds == ()
+    reason = judge(plain, 0.8).reason
+    assert "of 100" not in reason and "probability" not in reason and "not calibrated" in reason
+
+
 def test_tables_survive_json():
     assert Decision.from_dict(json.loads(json.dumps(RARE.to_dict()))) == RARE
 
@@ -214,7 +222,7 @@ def test_tables_survive_json():
         ({"curve_from": [0.0, 1.0]}, "as many knots"),
         ({"curve_from": [0.0], "curve_to": [0.0]}, "two at least"),
         ({"curve_from": [0.0, 1.0], "curve_to": [1.0, 1.0]}, "must rise"),
-        ({"curve_from": [0.0, 1.0], "curve_to": [0.0, float("inf")]}, "curve"),
+        ({"curve_from": [0.0, 1.0], "curve_to": [0.0, float("inf")]}, "all tables must be finite"),
         ({"curve_from": ["0"], "curve_to": [0]}, "curve_from"),
         ({"prevalence": 1.0}, "prevalence"),
         ({"rarity": [0.1], "rarity_at": []}, "rarity"),

@@ -88,7 +88,7 @@ class Detector:
         if windows is not None:
             check(model)  # type: ignore[arg-type]
             # The thresholds were chosen on maps of the whole-picture pass alone.
-            self.decision = replace(self.decision, calibrated_on="", untouched=())
+            self.decision = self.decision.uncalibrated()
         self.basis: dict[str, Any] = {
             "weights_sha256": weights_sha256,
             "input_size": getattr(getattr(model, "preprocess", None), "size", None),

@@ -6,7 +6,7 @@ import itertools
 import math
 from bisect import bisect
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -106,8 +106,7 @@ class Decision:
         numbers = [n for name in lists for n in getattr(self, name)]
         if not all(map(math.isfinite, (*numbers, self.bias, self.mask_scale, self.mask_shift))):
             raise ModelError(
-                "decision: weights, untouched, bias, mask_scale and mask_shift must be finite, "
-                "and so must the curve and rarity."
+                "decision: weights, bias, mask_scale, mask_shift and all tables must be finite."
             )
         self._check_tables()
 
@@ -159,8 +158,7 @@ class Decision:
         """The weighted sum through the curve."""
         if not self.curve_from:
             return total
-        x, y = self.curve_from, self.curve_to
-        # The segment that it lies in; the first and the last one go on for ever.
+        x, y = self.curve_from, self.curve_to  # the first and last segment go on for ever
         i = min(max(bisect(x, total) - 1, 0), len(x) - 2)
         return y[i] + (total - x[i]) * (y[i + 1] - y[i]) / (x[i + 1] - x[i])
 
@@ -234,6 +232,11 @@ class Decision:
         if not self.calibrated_on:
             reason += "; this model's thresholds are not calibrated"
         return Judgement(score, verdict, reason + ".")
+
+    def uncalibrated(self) -> Decision:
+        """The same for other maps than it was calibrated on: it then promises nothing."""
+        plain = replace(self, calibrated_on="", prevalence=0.0, untouched=(), bounds=())
+        return replace(plain, rarity=(), rarity_at=())
 
     def _rare(self, score: float) -> str:
         """In words, how seldom an untouched picture scores so high; empty where that is unknown."""
