@@ -8,10 +8,10 @@
 # AUTOENCODER  a folder with a latent-diffusion autoencoder, such as TAEF2
 # OUT          data, runs and results
 #
-# Two free cores: about 15 minutes for the pictures, 90 for the training, 20 for thresholds and figures.
+# Two free cores: about 25 minutes for the pictures, 140 for the training, 50 for thresholds and figures.
 set -euo pipefail
 photos=$1 autoencoder=$2 out=$3
-forgemap=${FORGEMAP:-.venv/bin/forgemap}
+forgemap=${FORGEMAP:-.venv/bin/forgemap} python=${PYTHON:-.venv/bin/python}
 here=$(dirname "$0")
 camera=("$photos/camera_originals" "$photos/camera_exif")
 small=("$photos/bsds500" "$photos/coco128" "$photos/imagenet_samples")
@@ -58,13 +58,29 @@ mapfile -t all < <(data plain plain-val varied varied-val)
     inpaint_exemplar: 0.8, inpaint_telea: 0.8, inpaint_ns: 0.8, blur: 0.3, noise: 0.3,
     resample: 0.6, jpeg_region: 0.4}'
 
-# Thresholds on the val split: lossless, varied, and with honest processing, edited by every method and
-# every autoencoder that ships. Figures on the test split.
-methods+=,inpaint_learned autoencoder=nearest,bilinear,transposed,shuffle,$autoencoder
+# Stage 3: honest processing before and after the edit, every autoencoder that ships and the inpainting
+# network; latent edits, of which nothing is learned, hardly ever.
+edits=$methods,inpaint_learned ae=$autoencoder
+methods=${edits/latent_edit,/} autoencoder=nearest,bilinear,transposed,shuffle,$ae
+pictures honest train 32 64 14 --vary --benign 0.5
+pictures honest-plain train 33 17 4
+pictures honest-val val 22 6 2 --vary --benign 0.5
+mapfile -t honest < <(data honest honest-plain honest-val varied plain-val)
+"${train[@]}" "${honest[@]}" --out "$out/run-3" --init "$out/run-2/model" --steps 4000 --decay 0.7 \
+    --lr 0.001 --warmup 50 --validate-every 2000 --validate-on 150 --seed 71 --untouched 0.4 \
+    --augment 0.4 --image 0.5 --weights '{splice: 2, copy_move: 1.5, inpaint_telea: 0.7,
+    inpaint_ns: 0.7, autoencoder_paste: 1.3, resample: 0.6, blur: 0.3, noise: 0.3, jpeg_region: 0.5,
+    latent_edit: 0.2}'
+
+# Thresholds on the val split, as made and after each kind of honest processing. Figures on the test
+# split: as made, after JPEG, whole camera files, and what other tools make of other photographs.
+methods=$edits
 pictures cal-honest val 22 6 2 --vary --benign 0.5
 pictures cal-plain val 26 6 2
 pictures cal-varied val 28 6 2 --vary
-"$forgemap" calibrate "$out/run-2/model" "$out"/{camera,small}-cal-{varied,plain,honest} \
-    --photos "$photos"
-"$forgemap" evaluate "$out/run-2/model" "$out/test" --recompress 90,75 --workers 2 --out "$out/results"
-"$forgemap" evaluate "$out/run-2/model" "$out/test-whole" --workers 2 --out "$out/results-whole"
+"$forgemap" calibrate "$out/run-3/model" "$out"/{camera,small}-cal-{varied,plain,honest} \
+    --photos "$photos" --processing all --workers 2 --out "$out/calibration"
+"$forgemap" evaluate "$out/run-3/model" "$out/test" --recompress 90,75 --workers 2 --out "$out/results"
+"$forgemap" evaluate "$out/run-3/model" "$out/test-whole" --workers 2 --out "$out/results-whole"
+"$python" -m benchmarks.foreign "$photos" --out "$out/foreign"
+"$forgemap" evaluate "$out/run-3/model" "$out/foreign" --workers 2 --out "$out/results-foreign"
