@@ -42,6 +42,7 @@ DEADLINE = PATIENCE
 def server(model_folder, tmp_path_factory):
     limits = ("--deadline", DEADLINE, "--requests-per-minute", 0, "--max-pixels", 4_000_000)
     limits += ("--max-body", 8, "--result-memory", 64, "--keep-seconds", 20, "--queue", 16)
+    limits += ("--jobs", 10_000)  # on a busy machine more than the usual 32 are still at work
     with running(tmp_path_factory.mktemp("hostile"), "--model", model_folder, *limits) as server:
         yield server
 
