@@ -9,6 +9,8 @@
 # OUT          data, runs and results
 #
 # Two free cores: about 25 minutes for the pictures, 155 for the training, 50 for thresholds and figures.
+# What ships are the weights of stage 2 with thresholds chosen as version 2's card says; stages 3 and 4 make the
+# candidate of rows k and l of docs/experiments/default.md, which accuses fewer honest pictures and finds less.
 set -euo pipefail
 photos=$1 autoencoder=$2 out=$3
 forgemap=${FORGEMAP:-.venv/bin/forgemap} python=${PYTHON:-.venv/bin/python}
