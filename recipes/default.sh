@@ -9,8 +9,9 @@
 # OUT          data, runs and results
 #
 # Two free cores: about 25 minutes for the pictures, 155 for the training, 50 for thresholds and figures.
-# What ships are the weights of stage 2 with thresholds chosen as version 2's card says; stages 3 and 4 make the
-# candidate of rows k and l of docs/experiments/default.md, which accuses fewer honest pictures and finds less.
+# What ships are the weights of stage 2 (RUN=run-2 measures them at the end); stages 3 and 4 make the candidate of
+# rows k and l of docs/experiments/default.md, which accuses fewer honest pictures and finds less. The thresholds that
+# ship were chosen before there were conformal bounds; see version 2's card.
 set -euo pipefail
 photos=$1 autoencoder=$2 out=$3
 forgemap=${FORGEMAP:-.venv/bin/forgemap} python=${PYTHON:-.venv/bin/python}
@@ -87,13 +88,13 @@ mapfile -t hard < <(data hard honest honest-plain honest-val plain-val)
 
 # Thresholds on the val split, as made and after each kind of honest processing. Figures on the test
 # split: as made, after JPEG, whole camera files, and what other tools make of other photographs.
-methods=$edits
+methods=$edits run=${RUN:-run-4}
 pictures cal-honest val 22 6 2 --vary --benign 0.5
 pictures cal-plain val 26 6 2
 pictures cal-varied val 28 6 2 --vary
-"$forgemap" calibrate "$out/run-4/model" "$out"/{camera,small}-cal-{varied,plain,honest} \
+"$forgemap" calibrate "$out/$run/model" "$out"/{camera,small}-cal-{varied,plain,honest} \
     --photos "$photos" --processing all --alarms 0.03 --workers 2 --out "$out/calibration"
-"$forgemap" evaluate "$out/run-4/model" "$out/test" --recompress 90,75 --workers 2 --out "$out/results"
-"$forgemap" evaluate "$out/run-4/model" "$out/test-whole" --workers 2 --out "$out/results-whole"
+"$forgemap" evaluate "$out/$run/model" "$out/test" --recompress 90,75 --workers 2 --out "$out/results"
+"$forgemap" evaluate "$out/$run/model" "$out/test-whole" --workers 2 --out "$out/results-whole"
 "$python" -m benchmarks.foreign "$photos" --out "$out/foreign"
-"$forgemap" evaluate "$out/run-4/model" "$out/foreign" --workers 2 --out "$out/results-foreign"
+"$forgemap" evaluate "$out/$run/model" "$out/foreign" --workers 2 --out "$out/results-foreign"

@@ -38,3 +38,11 @@ def test_text_is_utf8_and_bytes_are_bytes(tmp_path: Path) -> None:
     write_whole(tmp_path / "bytes", b"\x00\r\n")
     assert (tmp_path / "text").read_bytes() == b"\xc3\xbc\n"
     assert (tmp_path / "bytes").read_bytes() == b"\x00\r\n"
+
+
+def test_two_writers_of_one_long_name_do_not_meet(tmp_path: Path) -> None:
+    path = tmp_path / ("a" * 255)
+    with whole(path) as one, whole(path) as other:
+        one.write_text("one")
+        other.write_text("other")
+    assert path.read_text() == "one" and len(os.listdir(tmp_path)) == 1

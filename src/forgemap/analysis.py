@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from .detector import Detector, failure
 from .errors import ForgemapError, ImageError
+from .files import write_whole
 from .image import DEFAULT_MAX_PIXELS, load_image
 from .report import Report, ReportWriter, write_outputs
 
@@ -86,10 +86,8 @@ def to_json(reports: Iterable[Report]) -> str:
 
 def write_json(reports: Iterable[Report], path: Path) -> None:
     """The same array as a file, which appears whole or not at all."""
-    beside = path.with_name(f".{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_text(to_json(reports) + "\n", encoding="ascii")
-        os.replace(beside, path)
+        write_whole(path, to_json(reports) + "\n")
     except OSError as error:
         raise ForgemapError(f"{path}: cannot be written ({error.strerror}).") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,8 +25,9 @@ def whole(path: str | Path, *, sync: bool = False) -> Iterator[Path]:
         OSError: as writing and renaming do.
     """
     path = Path(path)
-    # Processes that write the same file do not meet: the last one wins.
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # A name of its own: threads and processes that write the same file do not meet (the last one
+    # wins), and a file whose name is as long as may be can be written too.
+    beside = path.with_name(f".{uuid.uuid4().hex}.tmp")
     try:
         yield beside
         if sync:

@@ -11,7 +11,6 @@ import json
 import os
 import platform
 import tempfile
-import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -28,6 +27,7 @@ from PIL import Image as PILImage
 from . import drawing
 from .confidence import enlarged
 from .errors import ForgemapError
+from .files import whole
 
 VERDICTS = ("no sign of editing", "inconclusive", "manipulated")
 
@@ -222,15 +222,10 @@ def write_output(name: str, report: Report, pixels: np.ndarray, file: IO[bytes])
 @contextmanager
 def _beside(path: Path) -> Iterator[IO[bytes]]:
     """A file beside ``path`` that takes its place when all went well and is removed otherwise."""
-    part = path.with_name(f".{uuid.uuid4().hex}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with open(part, "wb") as file:
-                yield file
-            os.replace(part, path)
-        finally:
-            part.unlink(missing_ok=True)
+        with whole(path) as beside, beside.open("wb") as file:
+            yield file
     except OSError as error:
         reason = error.strerror or str(error)
         raise ForgemapError(

@@ -90,8 +90,8 @@ def _changed(entry: Entry) -> str | None:
             size: Any = fs.info(path).get("size")
         else:
             size = os.stat(entry.address).st_size
-    except Exception:
-        return None  # gone: reading it says so
+    except Exception:  # each remote file system raises classes of its own
+        return None  # gone or out of reach: reading it says so
     if size == entry.size:
         return None
     return (

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
 import uuid
 from collections import OrderedDict
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ForgemapError
+from ..files import write_whole
 from .metrics import Metrics
 from .problems import ProblemError
 
@@ -118,23 +118,14 @@ class Keeper:
         kind = str(result.get("format") or "bin")
         said = {k: v for k, v in result.items() if k not in ("result", "expires", *_LINKS)}
         try:
-            self._write(f"{name}.{_EXTENSIONS.get(kind, kind.lower())}", data)
-            self._write(f"{name}.json", json.dumps(said, indent=1).encode("ascii"))
+            write_whole(self.folder / f"{name}.{_EXTENSIONS.get(kind, kind.lower())}", data)
+            write_whole(self.folder / f"{name}.json", json.dumps(said, indent=1))
         except OSError as error:
             raise ProblemError(
                 "no-space",
                 f"The server is to keep every upload and cannot ({error.strerror}): "
                 "tell who runs it.",
             ) from error
-
-    def _write(self, name: str, data: bytes) -> None:
-        part = self.folder / f".{uuid.uuid4().hex}.part"
-        try:
-            with open(part, "xb") as file:
-                file.write(data)
-            os.replace(part, self.folder / name)
-        finally:
-            part.unlink(missing_ok=True)
 
 
 _LINKS = ("heatmap", "mask", "overlay", "confidence_map", "picture")
