@@ -135,6 +135,25 @@ def test_the_probability_holds_on_new_photos_and_the_ranks_stay() -> None:
     assert ranks == sorted(ranks)
 
 
+def test_pictures_that_are_marked_as_a_whole_accuse_nobody_and_raise_no_threshold() -> None:
+    seen, values = synthetic(np.random.default_rng(2), 90)
+    for number, one in enumerate(seen):
+        # Six photos of 90 are taken for edits in every form, and marked nearly everywhere.
+        if not one.edited and int(one.source.removeprefix("p/")) % 15 == 0:
+            one.flagged[:] = 0.9
+            evidence = ("evidence_peak", "evidence_top", "evidence_lse")
+            values[number] |= dict.fromkeys(evidence, 6.0) | {"area": 0.9}
+    narrow = decide(seen, values, float(SHIFTS[0]), "val", Limits(whole=1.0)).decision
+    found = decide(seen, values, float(SHIFTS[0]), "val", Limits(whole=0.75))
+    assert found.decision.manipulated_at < narrow.manipulated_at
+    crops = next(line for line in found.lines if line.name == "untouched crops")
+    assert crops.manipulated <= 0.02 and crops.inconclusive >= 3 / 90
+    marked = [one for one in values if one["area"] == 0.9]
+    for one in marked:
+        verdict = found.decision.judge(one, width=500, height=500).verdict
+        assert verdict == "inconclusive"
+
+
 def test_a_decision_says_what_it_promises_and_for_which_kinds_it_cannot() -> None:
     found = made(np.random.default_rng(0), 90)
     decision, lines = found.decision, {line.name: line for line in found.lines}

@@ -109,6 +109,18 @@ def test_a_picture_of_which_much_is_marked_is_never_cleared():
     assert judged.verdict == "no sign of editing"
 
 
+def test_a_picture_that_is_marked_as_a_whole_is_never_accused():
+    """An edit is a difference between parts: where all is marked there is nothing to differ."""
+    decision = Decision(whole_area=0.6, manipulated_at=0.7, clear_below=0.4, calibrated_on="a test")
+    values = {"logit_mean": 4.0, "area": 0.6}
+    assert decision.judge(values, width=300, height=200).verdict == "manipulated"
+    judged = decision.judge(values | {"area": 0.61}, width=300, height=200)
+    assert judged.verdict == "inconclusive" and "61% of the picture" in judged.reason
+    # One that scores low is cleared or doubted as ever.
+    low = {"logit_mean": -4.0, "area": 0.61}
+    assert decision.judge(low, width=300, height=200).verdict == "no sign of editing"
+
+
 def test_low_quality_jpeg_is_inconclusive_only_when_nothing_is_found():
     decision = Decision(min_jpeg_quality=60, calibrated_on="a test")
     assert judge(decision, 0.1, jpeg_quality=40).verdict == "inconclusive"
@@ -152,6 +164,7 @@ def test_decision_survives_json():
         ({"bias": float("nan")}, "bias"),
         ({"manipulated_at": 0.2}, "clear_below <= manipulated_at"),
         ({"doubt_area": 1.5}, "doubt_area must lie in 0..1"),
+        ({"whole_area": -0.1}, "whole_area must lie in 0..1"),
         ({"mask_threshold": 1.0}, "mask_threshold"),
         ({"calibrated_on": None}, "calibrated_on"),
         ({"untouched": ["0.1"]}, "untouched"),

@@ -62,6 +62,9 @@ class Decision:
     min_jpeg_quality: int = 0
     #: Pictures of which a larger share is marked are never cleared, whatever their score.
     doubt_area: float = 1.0
+    #: Pictures of which a larger share is marked are never judged manipulated: what could the
+    #: marked part differ from?
+    whole_area: float = 1.0
     #: One sentence on the pictures that the thresholds were chosen on; empty = not calibrated.
     calibrated_on: str = ""
     #: Scores that 0, 1 ... 100 % of the untouched among them stay below; empty = not known.
@@ -98,8 +101,9 @@ class Decision:
             )
         if any(a > b for a, b in zip(self.untouched, self.untouched[1:], strict=False)):
             raise ModelError("decision: the scores of untouched must rise.")
-        if not 0 <= self.doubt_area <= 1:
-            raise ModelError(f"decision: doubt_area must lie in 0..1, not {self.doubt_area}.")
+        for name, share in (("doubt_area", self.doubt_area), ("whole_area", self.whole_area)):
+            if not 0 <= share <= 1:
+                raise ModelError(f"decision: {name} must lie in 0..1, not {share}.")
         if not 0 <= self.prevalence < 1:
             raise ModelError(f"decision: prevalence must lie in 0..1, not {self.prevalence}.")
         lists = ("weights", "untouched", "curve_from", "curve_to", "rarity", "rarity_at")
@@ -164,7 +168,8 @@ class Decision:
 
     def chance(self, score: float) -> float | None:
         """Conformal p-value, rounded up: a new untouched picture of any kind that has a bound
-        scores at least this high with at most this chance. None: not known; 1 says nothing."""
+        scores at least this high with at most this chance, and is not marked as a whole (see
+        `whole_area`). None: not known; 1 says nothing."""
         if not self.rarity:
             return None
         place = bisect(self.rarity_at, score)  # a score that is reached counts
@@ -195,6 +200,13 @@ class Decision:
             reason = (
                 f"The shorter side has {min(width, height)} pixels; "
                 f"this model needs at least {self.min_side} to judge"
+            )
+        elif score >= self.manipulated_at and values["area"] > self.whole_area:
+            verdict = "inconclusive"
+            reason = (
+                f"{_percent(values['area'])} of the picture looks edited, more than the "
+                f"{_percent(self.whole_area)} up to which this model can tell an edit from a "
+                f"picture that was processed or made as a whole (score {score:.3f})"
             )
         elif score >= self.manipulated_at:
             verdict = "manipulated"

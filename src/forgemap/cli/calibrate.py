@@ -49,6 +49,15 @@ def calibrate(
     doubts: Annotated[
         float, typer.Option(min=0, max=1, help="Chance that one is not cleared, at most.")
     ] = 0.1,
+    whole: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            max=1,
+            help="Pictures of which a larger share is marked are inconclusive: processed or made "
+            "as a whole, for all that the mask can say.",
+        ),
+    ] = 0.75,
     processing: Annotated[
         str,
         typer.Option(
@@ -89,7 +98,7 @@ def calibrate(
         from ..evaluate.calibration import Limits
         from ..evaluate.embed import is_embedder
 
-        limits = Limits(alarms, flagged, doubts, processed)
+        limits = Limits(alarms, flagged, doubts, processed, whole)
         smallest: dict[str, Any] = {"min_side": min_side, "min_jpeg_quality": min_jpeg_quality}
         if is_embedder(model):
             given = {

@@ -18,6 +18,7 @@ import torch
 from ..errors import ModelError
 from .fronts import Arrays
 from .names import require
+from .resident import released
 
 MODEL = "model.xml"
 
@@ -56,16 +57,24 @@ class OpenVinoRunner:
             "PERFORMANCE_HINT": "LATENCY",
             "ENABLE_MMAP": True,
         }
+        self.weights = folder / "model.bin"
+        self.packed = False
         try:
             # The model is let go of at once: the compiled one holds its own, packed weights.
-            self.compiled: Any = core.compile_model(str(folder / MODEL), "CPU", hints)
+            with released(self.weights):
+                self.compiled: Any = core.compile_model(str(folder / MODEL), "CPU", hints)
         except RuntimeError as error:
             reason = _reason(error)
             raise ModelError(f"{folder / MODEL}: OpenVINO cannot read it ({reason}).") from error
         self.request = self.compiled.create_infer_request()
 
     def __call__(self, inputs: Arrays) -> Arrays:
-        outputs = self.request.infer(inputs)
+        if not self.packed:  # of dynamic graphs, many layers only pack when they first run
+            with released(self.weights):
+                outputs = self.request.infer(inputs)
+            self.packed = True
+        else:
+            outputs = self.request.infer(inputs)
         return [np.array(outputs[port]) for port in self.compiled.outputs]
 
 

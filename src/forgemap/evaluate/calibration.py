@@ -59,6 +59,8 @@ class Limits:
     doubts: float = 0.1
     #: As `alarms`, for each single kind of honest processing.
     processed: float = 0.05
+    #: Marked share of a picture from which on it is never judged manipulated.
+    whole: float = 0.75
 
     @property
     def levels(self) -> Levels:
@@ -214,17 +216,21 @@ def decide(
     place = int(np.flatnonzero(shift == SHIFTS)[0])
     areas = np.array([observations[i].flagged[place] for i in kept])
     kinds = kinds_of([observations[i] for i in kept if not observations[i].edited])
+    # What is marked nearly everywhere is inconclusive, however it scores, and accuses nobody.
+    accusing = np.where(areas > limits.whole, -np.inf, odds)
     # A picture may miss being cleared by its score or by its area: each has half of the chance.
     half = limits.doubts / 2
     promised = conformal.bounds(kinds, photos[plain], limits.levels)
-    manipulated_at = above(conformal.threshold(odds[plain], photos[plain], promised, limits.levels))
+    manipulated_at = above(
+        conformal.threshold(accusing[plain], photos[plain], promised, limits.levels)
+    )
     doubted = Levels(half, half)
     doubts = conformal.bounds(kinds, photos[plain], doubted)
     least, area = (
         conformal.threshold(column[plain], photos[plain], doubts, doubted)
         for column in (odds, areas)
     )
-    rare = conformal.rarities(odds[plain], photos[plain], promised)
+    rare = conformal.rarities(accusing[plain], photos[plain], promised)
     scores = sigmoid(odds)
     decision = Decision(
         features=tuple(names),
@@ -237,6 +243,7 @@ def decide(
         clear_below=min(manipulated_at, above(least)),
         mask_shift=shift,
         doubt_area=min(1.0, round(max(limits.flagged, area) + 5e-7, 6)),
+        whole_area=limits.whole,
         calibrated_on=sentence(observations, photos, promised, split),
         untouched=tuple(np.quantile(scores[plain], np.linspace(0, 1, 101)).round(4).tolist()),
         rarity=tuple(rare),

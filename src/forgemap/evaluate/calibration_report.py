@@ -105,7 +105,8 @@ def table_of(
     """What becomes of the pictures at the thresholds: untouched by kind, edited by method."""
     edited = np.array([o.edited for o in observations])
     photos = np.array([o.source for o in observations])
-    called = scores >= decision.manipulated_at
+    reached = scores >= decision.manipulated_at
+    called = reached & (areas <= decision.whole_area)
     doubted = ~called & ((scores >= decision.clear_below) | (areas > decision.doubt_area))
     plain = np.flatnonzero(~edited)
 
@@ -173,7 +174,8 @@ class Report(NamedTuple):
         decision = self.decision
         chosen = [
             f"Judged manipulated from {decision.manipulated_at:.3f} on, cleared below "
-            f"{decision.clear_below:.3f} unless more than {decision.doubt_area:.1%} is marked; "
+            f"{decision.clear_below:.3f} unless more than {decision.doubt_area:.1%} is marked, "
+            f"inconclusive where more than {decision.whole_area:.0%} is; "
             f"calibrated on {decision.calibrated_on}"
         ]
         if self.losses:

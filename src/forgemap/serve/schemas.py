@@ -97,6 +97,17 @@ class Decision(BaseModel):
     doubt_area: float = Field(
         description="Pictures of which a larger share is marked are never cleared."
     )
+    whole_area: float = Field(
+        description="Pictures of which a larger share is marked are never judged manipulated: they "
+        "look processed or made as a whole."
+    )
+    prevalence: float = Field(
+        description="Share of edited pictures for which the score is a probability; 0: it only "
+        "ranks pictures."
+    )
+    bounds: list[str] = Field(
+        description="What is promised for each kind of untouched picture, in words."
+    )
     calibrated_on: str = Field(
         description="The pictures that the thresholds were chosen on; empty: not calibrated."
     )
@@ -209,8 +220,8 @@ class Result(BaseModel):
 def decision_of(values: Mapping[str, Any]) -> dict[str, Any]:
     """The entries of `Decision` from those of `forgemap.scoring.Decision.to_dict`."""
     names = (
-        *("manipulated_at", "clear_below", "mask_threshold", "doubt_area"),
-        *("min_side", "min_jpeg_quality"),
+        *("manipulated_at", "clear_below", "mask_threshold", "doubt_area", "whole_area"),
+        *("min_side", "min_jpeg_quality", "prevalence", "bounds"),
     )
     basis = str(values["calibrated_on"])
     meaning = (
