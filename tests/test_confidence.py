@@ -22,7 +22,8 @@ from forgemap.confidence import (
     to_cells,
 )
 from forgemap.errors import DataError, ModelError
-from forgemap.report import Report, find_regions, write_html, write_outputs
+from forgemap.report import Report, find_regions, write_outputs
+from forgemap.report_html import ReportWriter
 
 from .conftest import picture
 
@@ -186,7 +187,8 @@ def test_a_report_carries_writes_and_shows_its_confidence(
     with PILImage.open(written.confidence_map) as im:
         assert im.size == (128, 96) and im.mode == "L"
         assert np.abs(np.asarray(im) / 255 - report.confidence).max() < 0.003
-    write_html([(written, pixels)], tmp_path / "r.html", title="t", settings={})
+    with ReportWriter(tmp_path / "r.html", title="t", settings={}) as writer:
+        writer.add(written, pixels)
     page = (tmp_path / "r.html").read_text()
     assert 'aria-label="confidence"' in page and "Confidence of the mask" in page
 
@@ -199,5 +201,6 @@ def test_without_a_table_nothing_is_said(fitted: Confidence, tmp_path: Path) -> 
     assert report.confidence is None
     assert write_outputs(report, pixels, tmp_path, "a").confidence_map is None
     assert not (tmp_path / "a.confidence.png").exists()
-    write_html([(report, pixels)], tmp_path / "r.html", title="t", settings={})
+    with ReportWriter(tmp_path / "r.html", title="t", settings={}) as writer:
+        writer.add(report, pixels)
     assert "coin’s toss" not in (tmp_path / "r.html").read_text()

@@ -1,4 +1,4 @@
-"""report.ReportWriter: one page that stands alone, escapes everything and needs little memory."""
+"""report_html.py: one page that stands alone, escapes everything and needs little memory."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ import pytest
 from PIL import Image as PILImage
 
 from forgemap.errors import ForgemapError
-from forgemap.report import VERDICTS, Report, ReportWriter, write_html, write_outputs
+from forgemap.report import VERDICTS, Report, write_outputs
+from forgemap.report_html import ReportWriter
 
 from .test_report import blobs, report_of, unreadable
 
@@ -61,8 +62,9 @@ def pixels(heat: np.ndarray) -> np.ndarray:
 
 def page_of(folder: Path, *reports: Report, **settings: object) -> Page:
     path = folder / "report.html"
-    pairs = [(r, None if r.heat is None else pixels(r.heat)) for r in reports]
-    write_html(pairs, path, title="Report & more", settings=SETTINGS | settings)
+    with ReportWriter(path, title="Report & more", settings=SETTINGS | settings) as page:
+        for report in reports:
+            page.add(report, None if report.heat is None else pixels(report.heat))
     return Page(path)
 
 
@@ -155,13 +157,11 @@ def test_without_pixels_the_written_overlay_is_shown(tmp_path: Path) -> None:
     heat = blobs((10, 20, 60, 70))
     report = write_outputs(report_of(heat), pixels(heat), tmp_path, "photo")
     report.heat = None
-    write_html([report], tmp_path / "report.html", title="T", settings={})
-    page = Page(tmp_path / "report.html")
+    page = page_of(tmp_path, report)
     assert (120, 100) in {im.size for im in page.pictures()}
     assert "Heat map and outlines" in page.text
     os.remove(report.overlay or "")
-    write_html([report], tmp_path / "report.html", title="T", settings={})
-    assert Page(tmp_path / "report.html").pictures() == []
+    assert page_of(tmp_path, report).pictures() == []
 
 
 def test_no_page_is_left_after_an_error_and_an_old_one_stays(tmp_path: Path) -> None:
@@ -177,7 +177,7 @@ def test_no_page_is_left_after_an_error_and_an_old_one_stays(tmp_path: Path) -> 
 def test_a_page_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     with pytest.raises(ForgemapError, match=r"report\.html cannot be written"):
-        write_html([], tmp_path / "file" / "report.html", title="T", settings={})
+        page_of(tmp_path / "file")
 
 
 def test_an_empty_page_is_a_page(tmp_path: Path) -> None:

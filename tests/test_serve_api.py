@@ -19,6 +19,7 @@ import forgemap
 from forgemap import report as reports
 from forgemap.errors import ForgemapError, ImageError
 from forgemap.image import load_image
+from forgemap.report_html import ReportWriter
 from forgemap.serve.app import create_app
 from forgemap.serve.schemas import Result
 from forgemap.serve.schemas_server import Job, Models, Problem, Ready
@@ -211,13 +212,12 @@ def test_a_report_from_the_server_is_the_one_of_the_command(client, model_folder
     client.report(judged, tmp_path / "server.html", title="Same")
     detector = forgemap.load(model_folder)
     images = [load_image(path) for path in photos]
-    pairs = []
-    for path, image in zip(photos, images, strict=True):
-        local = detector.analyze(image)
-        local.path = path.name
-        pairs.append((local, image.pixels))
     settings = {"threshold of the mask": 0.5, "pixel limit": "100,000,000", "device": "cpu"}
-    reports.write_html(pairs, tmp_path / "command.html", title="Same", settings=settings)
+    with ReportWriter(tmp_path / "command.html", title="Same", settings=settings) as page:
+        for path, image in zip(photos, images, strict=True):
+            local = detector.analyze(image)
+            local.path = path.name
+            page.add(local, image.pixels)
     ours, theirs = ((tmp_path / f"{n}.html").read_text() for n in ("server", "command"))
     dated = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d[+\d:]*")
     assert dated.sub("", ours) == dated.sub("", theirs)

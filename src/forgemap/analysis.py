@@ -11,7 +11,8 @@ from .detector import Detector, failure
 from .errors import ForgemapError, ImageError
 from .files import write_whole
 from .image import DEFAULT_MAX_PIXELS, load_image
-from .report import Report, ReportWriter, write_outputs
+from .report import Report, write_outputs
+from .report_html import ReportWriter
 
 
 def analyze_files(

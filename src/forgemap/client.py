@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import Any
 
 from .errors import ForgemapError, ImageError
-from .files import write_whole
+from .files import written
 from .report import FILES, Region, Report
 
 OUTPUTS = ("heatmap", "mask", "overlay")
@@ -198,7 +198,9 @@ class Client:
             link = getattr(report, name)
             if link is not None:
                 path = folder / f"{stem}.{ending}.png"
-                _write(path, self.fetch(link))
+                data = self.fetch(link)
+                with written(path) as file:
+                    file.write(data)
                 setattr(report, name, str(path))
         return report
 
@@ -210,7 +212,9 @@ class Client:
         if not ids:
             raise ForgemapError("The server keeps none of these results: analyse without inline.")
         asked = {"results": ids, "title": title}
-        _write(Path(path), self._ask("POST", "/v1/report", json=asked).content)
+        page = self._ask("POST", "/v1/report", json=asked).content
+        with written(Path(path)) as file:
+            file.write(page)
         return Path(path)
 
     def models(self) -> list[dict[str, Any]]:
@@ -307,14 +311,3 @@ def _report(said: Mapping[str, Any]) -> RemoteReport:
         for r in said["regions"]
     ]
     return RemoteReport(**{**blank, **values})
-
-
-def _write(path: Path, data: bytes) -> None:
-    """The file appears whole or not at all."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, data)
-    except OSError as error:
-        raise ForgemapError(
-            f"{path} cannot be written ({error.strerror}): free some space or name another folder"
-        ) from error

@@ -19,7 +19,8 @@ from .detector import Detector
 from .errors import ForgemapError
 from .evaluate.metrics import iou
 from .image import load_image
-from .report import Report, ReportWriter
+from .report import Report
+from .report_html import ReportWriter
 from .synth.autoencoder import load_autoencoder
 from .synth.edit import Context
 from .synth.methods import METHODS

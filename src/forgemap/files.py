@@ -7,6 +7,9 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
+
+from .errors import ForgemapError
 
 
 @contextmanager
@@ -43,3 +46,21 @@ def write_whole(path: str | Path, content: str | bytes | memoryview, *, sync: bo
     data = content.encode("utf-8") if isinstance(content, str) else content
     with whole(path, sync=sync) as beside:
         beside.write_bytes(data)
+
+
+@contextmanager
+def written(path: Path) -> Iterator[IO[bytes]]:
+    """`whole`, opened for bytes, in a folder that is made where there is none.
+
+    Raises:
+        ForgemapError: the folder or the file cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with whole(path) as beside, beside.open("wb") as file:
+            yield file
+    except OSError as error:
+        raise ForgemapError(
+            f"{path} cannot be written ({error.strerror or error}): free some space or name "
+            "another folder"
+        ) from error

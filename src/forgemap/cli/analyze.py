@@ -100,7 +100,7 @@ def analyze(
         from ..analysis import analyze_files, to_json, with_progress, write_json
         from ..detector import Detector, failure
         from ..image import find_images
-        from ..report import ReportWriter
+        from ..report_html import ReportWriter
 
     found = find_images(paths)
     pictures = without_outputs(found.files, paths, out)

@@ -143,7 +143,7 @@ class Service:
 
 
 def _write_report(rows: Sequence[bytes], title: str, settings: dict[str, object]) -> bytes:
-    from ..report import ReportWriter  # numpy and OpenCV, which nothing else here needs
+    from ..report_html import ReportWriter  # numpy and OpenCV, which nothing else here needs
 
     values = [json.loads(row) for row in rows]
     thresholds = ", ".join(f"{t:g}" for t in sorted({row["threshold"] for row in values}))

@@ -162,7 +162,8 @@ def _judge_group(detector: Detector, group: list[_Decoded]) -> Iterator[Answer]:
 
 
 def _answer(decoded: _Decoded, report: Report) -> tuple[dict[str, Any], list[bytes]]:
-    from ..report import available, picture_row, write_output
+    from ..report import available, write_output
+    from ..report_html import picture_row
 
     item, image = decoded.item, decoded.image
     blobs = []
