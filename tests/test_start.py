@@ -27,7 +27,7 @@ NEEDED = {
 # Of the interpreter and its virtual environment.
 PYTHON = {"__main__", "__mp_main__", "_distutils_hack", "sitecustomize", "usercustomize"}
 #: Forgemap's own packages that have no part in judging a picture.
-IDLE = {"train", "synth", "data", "evaluate", "matrix", "serve", "scan", "export"}
+IDLE = {"train", "synth", "data", "evaluate", "matrix", "serve", "scan", "export", "parity"}
 
 
 @pytest.fixture(scope="module")

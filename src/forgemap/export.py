@@ -6,41 +6,34 @@ import json
 import os
 import platform
 import shutil
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from . import engines
 from .classifiers import KINDS
-from .detector import WEIGHTS, Detector
+from .detector import WEIGHTS
 from .engines.exported import open_export
 from .engines.formats import LADDER, check_format, steps, write_files
-from .engines.fronts import Arrays, Front, cut, traits_of
+from .engines.fronts import cut, traits_of
 from .engines.graph import quiet, write_graph
-from .engines.packed import accelerate, has_bf16
+from .engines.packed import has_bf16
 from .engines.record import EXPORTS, RECORD, Export, Parity
-from .engines.samples import sample_photos
-from .errors import ImageError, ModelError
-from .image import Image, find_images, load_image
+from .errors import ModelError
+from .image import Image
 from .models.checkpoint import CARD, CONFIG, find_folder, load_model, weights_sha256
 from .models.embedder import Embedder
-from .models.embedder import cut as crop
 from .models.ledger import sha256_of
-from .scoring import Decision
+from .parity import calibration_inputs, compare, measure_speed, real_pictures
 
 MOST = 64
 """Pictures that are compared, unless told otherwise."""
-CALIBRATION = 32
-"""Pictures, at most, whose activations set the ranges of int8."""
-TIMED = 3
-"""Runs that are timed on each side, in turns."""
 
 
 class Made(NamedTuple):
@@ -90,7 +83,7 @@ def export(
     target = Path(out) if out else folder / EXPORTS / f"{kind}-{precision}"
     _check_target(target)
     network, config = _load(folder)
-    pictures = _pictures(calibrate, limit)
+    pictures = real_pictures(calibrate, limit)
     source = f"{calibrate or 'scikit-image'}: {len(pictures)} pictures"
     partial = target.with_name(f".{target.name}.partial")
     try:
@@ -108,7 +101,7 @@ def export(
             files = partial / "files"
             shutil.rmtree(files, ignore_errors=True)
             files.mkdir()
-            feeds = _calibration(parts.front, network, pictures)
+            feeds = calibration_inputs(parts.front, network, pictures)
             with quiet():
                 write_files(graph, files, kind, precision, parts.front.inputs, feeds, skip)
             draft = Export(
@@ -128,11 +121,10 @@ def export(
                 checked = pictures[1::2]  # others than those that set the ranges
             say(f"Comparing it with torch on {len(checked)} pictures ...")
             parity = compare(network, stand_in, config, checked, source)
-            made = Export(**{**_shallow(draft), "parity": parity})
             reason = parity.misses(precision) or ""
             if not reason:
-                speed = _speed(network, stand_in, checked)
-                made = Export(**{**_shallow(made), "speed": speed})
+                speed = measure_speed(network, stand_in, checked)
+                made = replace(draft, parity=parity, speed=speed)
                 _finish(files, folder, config, network, made)
                 _replace(files, target)
                 return Made(target, made)
@@ -176,7 +168,7 @@ def _prove_torch(
     traits = traits_of(network)
     made = Export(
         *("torch", "bf16", loaded.weights_sha256, {}, parity),
-        speed=_speed(network, loaded.model, pictures),
+        speed=measure_speed(network, loaded.model, pictures),
         skipped=loaded.note,
         made=_made(),
         traits=traits,
@@ -188,34 +180,6 @@ def _prove_torch(
     _describe(files, folder, made)
     _replace(files, target)
     return Made(target, made)
-
-
-def compare(
-    network: Any, stand_in: Any, config: dict[str, Any], pictures: list[Image], source: str
-) -> Parity:
-    """The export's answers beside torch's in float32, picture by picture."""
-    if isinstance(network, Embedder):
-        pairs = [(network.embed(p.pixels)[0], stand_in.embed(p.pixels)[0]) for p in pictures]
-        share = max(float((a - b).abs().max() / a.abs().max()) for a, b in pairs)
-        cosine = min(float(torch.cosine_similarity(a, b, dim=0)) for a, b in pairs)
-        return Parity(len(pairs), source, share, cosine=cosine)
-    decision = Decision.from_dict(config.get("decision", {}))
-    ours, theirs = Detector(stand_in, decision), Detector(network, decision)
-    difference, overlaps, flips = 0.0, [], 0
-    for picture in pictures:
-        got, expected = ours.predict(picture.pixels), theirs.predict(picture.pixels)
-        apart = float(np.abs(got.heat - expected.heat).max())
-        difference = max(difference, apart if apart == apart else float("inf"))
-        at = decision.mask_threshold
-        both, either = _overlap(got.heat >= at, expected.heat >= at)
-        overlaps.append(both / either if either else 1.0)
-        verdicts = {ours.judge(picture, got).verdict, theirs.judge(picture, expected).verdict}
-        flips += len(verdicts) > 1
-    return Parity(len(pictures), source, difference, float(np.mean(overlaps)), flips)
-
-
-def _overlap(a: np.ndarray, b: np.ndarray) -> tuple[int, int]:
-    return int(np.count_nonzero(a & b)), int(np.count_nonzero(a | b))
 
 
 def _load(folder: Path) -> tuple[Any, dict[str, Any]]:
@@ -233,34 +197,6 @@ def _load(folder: Path) -> tuple[Any, dict[str, Any]]:
     return load_model(folder)
 
 
-def _pictures(folder: str | Path | None, limit: int) -> list[Image]:
-    """Real pictures: whole, and for the few samples their quarters too."""
-    if folder is None:
-        images = [load_image(path) for path in sample_photos()]
-        return [part for image in images for part in (image, *_quarters(image))][:limit]
-    files = find_images([Path(folder)]).files
-    wanted = np.unique(np.linspace(0, len(files) - 1, min(limit, len(files))).astype(int))
-    images = []
-    for number in wanted if files else ():
-        try:
-            images.append(load_image(files[number]))
-        except ImageError:
-            continue
-    if not images:
-        raise ModelError(f"{folder}: holds no picture that can be read.")
-    return images
-
-
-def _quarters(image: Image) -> Iterator[Image]:
-    from dataclasses import replace
-
-    height, width = (side // 2 for side in image.pixels.shape[:2])
-    for top in (0, height):
-        for left in (0, width):
-            part = np.ascontiguousarray(image.pixels[top : top + height, left : left + width])
-            yield replace(image, pixels=part)
-
-
 def _example(network: Any) -> Tensor:
     """What the model is traced with: its own size, or an odd one that fixes nothing."""
     torch.manual_seed(0)
@@ -268,36 +204,6 @@ def _example(network: Any) -> Tensor:
         return torch.randn(2, 3, network.image_size, network.image_size)
     side = network.preprocess.size
     return torch.randn(2, 3, side, side) if side else torch.rand(2, 3, 74, 90) * 2 - 1
-
-
-def _images_of(network: Any, picture: Image) -> Tensor:
-    if isinstance(network, Embedder):
-        return network.preprocess(crop(picture.pixels, network.image_size).views[0])
-    pixels = picture.pixels[:1024, :1024] if network.native else picture.pixels
-    images: Tensor = network.preprocess(np.ascontiguousarray(pixels))
-    return images
-
-
-def _calibration(front: Front, network: Any, pictures: list[Image]) -> Iterator[Arrays]:
-    for picture in pictures[::2][:CALIBRATION]:
-        with torch.inference_mode():
-            inputs = front.before(_images_of(network, picture))
-        yield [np.ascontiguousarray(tensor.numpy()) for tensor in inputs]
-
-
-@torch.inference_mode()
-def _speed(network: Any, stand_in: Any, pictures: list[Image]) -> float:
-    """CPU time of the torch engine in float32, divided by the export's: medians, in turns."""
-    images = _images_of(network, pictures[0])
-    network = accelerate(network, "fp32", torch.device("cpu"))
-    times: dict[Any, list[float]] = {network: [], stand_in: []}
-    for turn in range(TIMED + 1):
-        for model in times:
-            begin = time.process_time()
-            model(images)
-            if turn:  # the first is for warming up
-                times[model].append(time.process_time() - begin)
-    return float(np.median(times[network]) / max(np.median(times[stand_in]), 1e-9))
 
 
 def _made() -> dict[str, Any]:
@@ -358,7 +264,3 @@ def _replace(files: Path, target: Path) -> None:
         os.rename(target, previous)
     os.rename(files, target)
     shutil.rmtree(previous, ignore_errors=True)
-
-
-def _shallow(made: Export) -> dict[str, Any]:
-    return dict(vars(made))
