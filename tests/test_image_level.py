@@ -19,7 +19,8 @@ from forgemap.data.records import read_manifest
 from forgemap.detector import Detector
 from forgemap.errors import DataError
 from forgemap.evaluate import image_level, image_tables
-from forgemap.evaluate.image_level import POOLINGS, Look, compare, halves, sigmoid
+from forgemap.evaluate.image_level import Look, compare, halves
+from forgemap.evaluate.image_scores import POOLINGS, sigmoid
 from forgemap.models.output import LocalizerOutput
 from forgemap.preprocess import NATIVE
 from forgemap.scoring import Decision

@@ -14,7 +14,8 @@ from rich.table import Table
 
 from ..files import write_whole
 from .bootstrap import Interval, intervals
-from .image_level import FITTED, POOLINGS, Comparison
+from .image_level import Comparison
+from .image_scores import FITTED, POOLINGS
 from .markdown import markdown_table
 from .metrics import detection_metrics
 from .results import Row
