@@ -19,7 +19,7 @@ class Pooling(NamedTuple):
     """One way from a picture's maps to a score in [0, 1]."""
 
     score: Callable[[Mapping[str, float]], float]
-    """Of the values that `Look.observe` notes of a picture; KeyError where the network lacks them."""
+    """Of the values that `Look.observe` notes of a picture; KeyError where the network has none."""
     meaning: str
 
 
