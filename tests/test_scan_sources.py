@@ -228,6 +228,7 @@ def test_s3_with_pyarrow_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         pytest.skip("s3fs is installed and takes precedence")
     tar = write_tar(tmp_path / "a.tar", {"t.png": png(2)}).read_bytes()
     _Bucket.objects = {"set/0.png": png(0), "set/b/1.png": png(1), "set/c.tar": tar, "set/x": b""}
+    _Bucket.objects["set/a.csv"] = b"id,path\n1,0.png\n2,s3://bucket/set/b/1.png\n"
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Bucket)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
@@ -242,6 +243,8 @@ def test_s3_with_pyarrow_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         }
         data = {(i.address and fetch(i, PIXELS)) or i.data for i in found}
         assert data == {png(0), png(1), png(2)}
+        listed = items("s3://bucket/set/a.csv")
+        assert [fetch(item, PIXELS) for item in listed] == [png(0), png(1)]
         with pytest.raises(DataError, match=r"s3://closed/set cannot be read .*your access to it"):
             items("s3://closed/set")
     finally:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import tarfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from ..decode import shown
 from ..errors import DataError
 from ..image import EXTENSIONS
-from .sources import filesystem, is_remote, pick
+from .addresses import opened, sibling
+from .manifests import pick
 
 END = bytes(1024)  # a whole tar file ends in two empty blocks
 ROWS = 16  # of a Parquet file in memory: each may be a large picture
@@ -24,18 +24,6 @@ class Member(NamedTuple):
     data: bytes | None = None
     address: str | None = None
     error: str | None = None
-
-
-@contextmanager
-def opened(address: str) -> Iterator[Any]:
-    """A local or remote file for reading."""
-    if is_remote(address):
-        fs, path = filesystem(address)
-        with fs.open(path, "rb") as file:
-            yield file
-    else:
-        with open(address, "rb") as file:
-            yield file
 
 
 def tar_members(address: str, start: int, max_bytes: int) -> Iterator[Member]:
@@ -117,7 +105,6 @@ def parquet_members(address: str, column: str, start: int) -> Iterator[Member]:
     """
     import pyarrow.parquet as pq
 
-    base = address.rpartition("/")[0] if is_remote(address) else os.path.dirname(address)
     row = 0
     try:
         with opened(address) as file:
@@ -132,22 +119,20 @@ def parquet_members(address: str, column: str, start: int) -> Iterator[Member]:
             for batch in table.iter_batches(ROWS, row_groups=groups, columns=[column]):
                 for value in batch.column(0):
                     if row >= start:
-                        yield _parquet_member(str(row), value.as_py(), base)
+                        yield _parquet_member(str(row), value.as_py(), address)
                     row += 1
     except Exception as error:
         yield Member(None, error=_broken(address, error, f" after row {row - 1}" if row else ""))
 
 
-def _parquet_member(key: str, value: Any, base: str) -> Member:
+def _parquet_member(key: str, value: Any, table: str) -> Member:
     if isinstance(value, dict):
         value = value.get("bytes") or value.get("path")
     if isinstance(value, bytes):
         return Member(key, value)
     if not isinstance(value, str) or not value:
         return Member(key, error=f"row {key} holds no picture: its value is empty or of no use")
-    if not is_remote(value):
-        value = f"{base}/{value}" if is_remote(base) else os.path.join(base, value)
-    return Member(key, address=value)
+    return Member(key, address=sibling(table, value))
 
 
 def _broken(address: str, error: Exception, place: str) -> str:

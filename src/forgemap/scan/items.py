@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from ..decode import shown
 from ..errors import ImageError
+from .addresses import filesystem, is_remote, size_of
 from .containers import parquet_members, tar_members
 from .listing import Unit
-from .sources import Entry, filesystem, is_remote
+from .sources import Entry
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,11 +84,7 @@ def _container(entry: Entry, start: int, max_pixels: int) -> Iterator[Item]:
 def _changed(entry: Entry) -> str | None:
     """A shard that is not what it was when the first of its pictures were judged."""
     try:
-        if is_remote(entry.address):
-            fs, path = filesystem(entry.address)
-            size: Any = fs.info(path).get("size")
-        else:
-            size = os.stat(entry.address).st_size
+        size = size_of(entry.address)
     except Exception:  # each remote file system raises classes of its own
         return None  # gone or out of reach: reading it says so
     if size == entry.size:

@@ -6,28 +6,22 @@ they were given, folders and globs sorted, manifests as they are written.
 
 from __future__ import annotations
 
-import csv
 import glob
 import hashlib
-import importlib.util
-import json
 import os
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 from ..decode import shown
 from ..errors import DataError
 from ..image import EXTENSIONS
+from .addresses import filesystem, is_remote, size_of
+from .containers import parquet_facts
+from .manifests import places
 
 TARS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 MANIFESTS = (".jsonl", ".ndjson", ".csv", ".tsv", ".txt", ".lst")
-COLUMNS = ("image", "path", "url", "file", "file_name", "filename", "picture", "bytes")
-COLUMNS_HELP = ", ".join(COLUMNS)
-
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*(::[A-Za-z][A-Za-z0-9+.-]*)*://")
 
 
 @dataclass(frozen=True)
@@ -53,58 +47,6 @@ class Entry:
     error: str | None = None
 
 
-def is_remote(address: str) -> bool:
-    """Whether fsspec has to read it; file:// is local."""
-    return _URL.match(address) is not None
-
-
-def filesystem(address: str) -> tuple[Any, str]:
-    """fsspec's file system for an address, and the path in it.
-
-    Raises:
-        DataError: an unknown protocol, or one whose library is not installed.
-    """
-    import fsspec
-
-    try:
-        if address.startswith("s3://"):
-            return _s3(address)
-        return fsspec.core.url_to_fs(address)
-    except ImportError as error:
-        raise DataError(f"{address} needs a library that is not installed ({error}).") from None
-    except ValueError as error:
-        raise DataError(f"{address} cannot be understood ({error}): check the address.") from None
-
-
-def _s3(address: str) -> tuple[Any, str]:
-    """s3:// by s3fs where somebody has installed it, otherwise by what pyarrow brings.
-
-    Both read the AWS variables and files; pyarrow's also AWS_ENDPOINT_URL for other servers.
-    """
-    if importlib.util.find_spec("s3fs") is not None:
-        import fsspec
-
-        found: tuple[Any, str] = fsspec.core.url_to_fs(address)
-        return found
-    path = address.removeprefix("s3://").rstrip("/")
-    return _arrow_s3(path.split("/")[0]), path
-
-
-@lru_cache(maxsize=8)
-def _arrow_s3(bucket: str) -> Any:
-    from fsspec.implementations.arrow import ArrowFSWrapper
-    from pyarrow.fs import S3FileSystem, resolve_s3_region
-
-    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
-    if region is None and "AWS_ENDPOINT_URL" not in os.environ:
-        region = resolve_s3_region(bucket)
-    endpoint = os.environ.get("AWS_ENDPOINT_URL", "")
-    scheme, _, host = endpoint.rpartition("://")
-    anonymous = os.environ.get("AWS_NO_SIGN_REQUEST", "").lower() in ("1", "yes", "true")
-    options = {"endpoint_override": host, "scheme": scheme or "https"} if host else {}
-    return ArrowFSWrapper(S3FileSystem(region=region, anonymous=anonymous, **options))
-
-
 def find(sources: Sequence[str], column: str | None = None) -> Iterator[Entry]:
     """The entries of all sources; none twice.
 
@@ -112,7 +54,7 @@ def find(sources: Sequence[str], column: str | None = None) -> Iterator[Entry]:
         sources: folders, pictures, globs, manifests, tar shards (also as `a-{00..09}.tar`), Parquet
             files, and addresses of all these.
         column: of manifests and Parquet files, the one with the pictures (bytes) or their paths;
-            default: the first of COLUMNS that is there.
+            default: the first of `manifests.COLUMNS` that is there.
 
     Raises:
         DataError: a manifest or Parquet file that cannot be used; a remote source without access.
@@ -240,8 +182,6 @@ def _named(source: str, address: str, column: str | None) -> Iterator[Entry]:
     if lower.endswith(TARS):
         yield _tar(source, address)
     elif lower.endswith(".parquet"):
-        from .containers import parquet_facts
-
         name, rows, size = parquet_facts(address, column)
         yield Entry("parquet", source, address, size, name, rows)
     elif lower.endswith(MANIFESTS):
@@ -252,83 +192,27 @@ def _named(source: str, address: str, column: str | None) -> Iterator[Entry]:
 
 def _tar(source: str, address: str) -> Entry:
     try:
-        if is_remote(address):
-            fs, path = filesystem(address)
-            size = fs.info(path).get("size")
-        else:
-            size = os.stat(address).st_size
+        size = size_of(address)
     except Exception as error:
         return _problem(source, address, f"cannot be read ({_why(error)}): check the address")
     return Entry("tar", source, address, size, count=None)
 
 
 def _manifest(source: str, address: str, column: str | None) -> Iterator[Entry]:
-    """One entry for each line: JSON objects, rows of a table, or plain paths."""
-    import fsspec
-
-    base = address.rpartition("/")[0] if is_remote(address) else os.path.dirname(address)
+    """One entry for each picture of a manifest."""
     number = 0
     try:
-        filesystem(address)
-        with fsspec.open(address, "rt", encoding="utf-8", newline="").open() as lines:
-            for place in _places(lines, address, column):
-                number += 1
-                if not is_remote(place):
-                    place = f"{base}/{place}" if is_remote(address) else os.path.join(base, place)
-                # A list within a list is a picture that cannot be read: its row will say so.
-                yield (
-                    _tar(source, place)
-                    if place.lower().endswith(TARS)
-                    else Entry("file", source, place)
-                )
+        for place in places(address, column):
+            number += 1
+            # A list within a list is a picture that cannot be read: its row will say so.
+            shard = place.lower().endswith(TARS)
+            yield _tar(source, place) if shard else Entry("file", source, place)
     except DataError:
         raise
     except Exception as error:
         raise _unreadable(address, error) from None
     if not number:
         yield _problem(source, address, "lists no pictures: add lines to it")
-
-
-def _places(lines: Any, address: str, column: str | None) -> Iterator[str]:
-    suffix = os.path.splitext(address)[1].lower()
-    if suffix in (".csv", ".tsv"):
-        table = csv.DictReader(lines, delimiter="\t" if suffix == ".tsv" else ",")
-        name = pick(table.fieldnames or [], column, address)
-        for row in table:
-            if row[name]:
-                yield row[name]
-        return
-    for number, line in enumerate(lines, start=1):
-        line = line.strip()
-        if not line:
-            continue
-        if suffix not in (".jsonl", ".ndjson"):
-            yield line
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError:
-            raise DataError(f"Line {number} of {shown(address)} is not JSON: mend it.") from None
-        if isinstance(row, dict):
-            row = row[pick(list(row), column, f"Line {number} of {address}")]
-        if not isinstance(row, str):
-            raise DataError(f"Line {number} of {shown(address)} names no picture: give its path.")
-        yield row
-
-
-def pick(names: Sequence[str], column: str | None, where: str) -> str:
-    """The column with the pictures; DataError if there is none."""
-    if column is not None:
-        if column in names:
-            return column
-        raise DataError(f"{where} has no column {column!r}, only {', '.join(names)}.")
-    for name in COLUMNS:
-        if name in names:
-            return name
-    raise DataError(
-        f"{where} has no column called {', '.join(COLUMNS)}: name one with --column "
-        f"({', '.join(names) or 'there are none'})."
-    )
 
 
 def _is_picture(name: str) -> bool:
