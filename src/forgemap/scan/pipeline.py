@@ -1,15 +1,14 @@
-"""pipeline.py: units -> parts: reading and decoding ahead, passes of the network, judging behind.
+"""pipeline.py: units -> parts: passes of the network, and judging behind them.
 
-One thread reads what is listed, several wait for decoders and addresses, this one runs the network,
-one judges its maps. Pictures are grouped in their order, by the same rule from any part's start, so
-that a run that was stopped and went on makes the same passes as one that was not.
+A `Reader` decodes ahead, this thread runs the network, others judge its maps. Pictures are grouped
+in their order, by the same rule from any part's start, so that a run that was stopped and went on
+makes the same passes as one that was not.
 """
 
 from __future__ import annotations
 
 import io
-import queue
-import threading
+import os
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -23,15 +22,12 @@ from ..errors import ForgemapError
 from ..image import Image
 from ..report import write_output
 from .decoders import Decoders, Known, Loaded
-from .items import Item, items_of
 from .listing import Unit
 from .parts import MASKS, Part, Row, report_row
+from .reader import Reader, Start
 from .settings import Settings
 
-IN_FLIGHT = 256 * 2**20  # bytes of pictures that wait decoded, or are expected to
-FETCHERS = 16  # threads that wait for decoders and addresses
-JUDGES = 2
-_END = "end"
+JUDGES = 2  # threads
 
 
 @dataclass(eq=False)
@@ -62,11 +58,10 @@ class Pipeline:
         known: Known | None = None,
         timed: bool = True,
     ) -> None:
-        self.detector, self.settings, self.known, self.timed = detector, settings, known, timed
+        self.detector, self.settings, self.timed = detector, settings, timed
         self.workers = settings.workers or default_workers(settings.device)
         self.decoders = Decoders(self.workers, settings.max_pixels, settings.timeout, known)
         self._weights = detector.basis.get("weights_sha256")
-        self._budget = _Budget(IN_FLIGHT, 3 * settings.batch_pixels)
         self._part = Part(0, 0, 0)
         self._clock = time.monotonic()
 
@@ -79,81 +74,39 @@ class Pipeline:
 
         After an interruption `rest` has what was finished since the last part.
         """
-        window = max(2 * self.settings.batch, 2 * self.workers)
-        loaded: queue.Queue[Any] = queue.Queue(window)
-        stopping = threading.Event()
-        fetchers = ThreadPoolExecutor(FETCHERS, "fetch")
         judges = ThreadPoolExecutor(JUDGES, "judge")
-        arguments = units, loaded, fetchers, stopping
-        reader = threading.Thread(target=self._read, args=arguments, daemon=True)
-        reader.start()
+        reader = Reader(units, self.decoders, self.settings, self.workers)
         self._clock = time.monotonic()
         ended = False
         try:
-            yield from self._parts(loaded, judges)
+            yield from self._parts(reader, judges)
             ended = True
         finally:
-            stopping.set()
-            self._budget.open()
-            while reader.is_alive():  # it may be waiting for room
-                _drain(loaded)
-                reader.join(0.05)
             if not ended:
-                self.decoders.close()
-            fetchers.shutdown(cancel_futures=True)
+                reader.stop()
             judges.shutdown(cancel_futures=True)
 
     def rest(self) -> Part:
         """The part that was being filled; it may be empty."""
         return self._part
 
-    def _read(
-        self,
-        units: Iterator[tuple[Unit, int]],
-        loaded: queue.Queue[Any],
-        fetchers: ThreadPoolExecutor,
-        stopping: threading.Event,
-    ) -> None:
-        """In its own thread: hands items to the fetchers and their answers on, in order."""
-        try:
-            for unit, start in units:
-                loaded.put((unit.number, start))
-                for item in items_of(unit, start, self.settings.max_pixels):
-                    guess = self._budget.wait()
-                    if stopping.is_set():
-                        return
-                    loaded.put(fetchers.submit(self._load, item, guess))
-                loaded.put(_END)
-            loaded.put(None)
-        except BaseException as error:
-            loaded.put(error)
-
-    def _load(self, item: Item, guess: int) -> Loaded:
-        loaded = self.decoders.load(item)
-        size = 0 if loaded.image is None else loaded.image.pixels.nbytes
-        self._budget.took(guess, size)
-        return loaded
-
-    def _parts(self, loaded: queue.Queue[Any], judges: ThreadPoolExecutor) -> Iterator[Part]:
+    def _parts(self, reader: Reader, judges: ThreadPoolExecutor) -> Iterator[Part]:
         limits = self.settings
         group: list[Loaded] = []
         waiting: deque[_Group] = deque()  # through the network, not yet judged
         pixels = good = 0
-        while (got := loaded.get()) is not None:
-            if isinstance(got, BaseException):
-                raise got
-            if isinstance(got, tuple):
-                self._part = Part(got[0], got[1], got[1])
+        for one in reader:
+            if isinstance(one, Start):
+                self._part = Part(one.unit, one.item, one.item)
                 continue
-            if got == _END:
+            if one is None:
                 if group:
                     waiting.append(self._through(group, judges))
                 while waiting:
-                    self._commit(waiting.popleft())
+                    self._commit(waiting.popleft(), reader)
                 group, pixels, good = [], 0, 0
                 yield self._finished(end=True)
                 continue
-            one: Loaded = got.result()
             size = 0 if one.image is None else one.image.pixels.size // 3
             if pixels and size and pixels + size > limits.batch_pixels:
                 waiting.append(self._through(group, judges))
@@ -167,7 +120,7 @@ class Pipeline:
                 waiting.append(self._through(group, judges))
                 group, pixels, good = [], 0, 0
             while len(waiting) > 1 or (waiting and not waiting[0].answers):
-                self._commit(waiting.popleft())
+                self._commit(waiting.popleft(), reader)
                 part = self._part
                 late = time.monotonic() - self._clock >= limits.part_seconds
                 if part.stop - part.start >= limits.part_rows or (self.timed and late):
@@ -193,7 +146,7 @@ class Pipeline:
                 answers[one.item.index] = judges.submit(self._judge, one, prediction)
         return _Group(group, answers, busy)
 
-    def _commit(self, group: _Group) -> None:
+    def _commit(self, group: _Group, reader: Reader) -> None:
         """Add the rows of a group to the part, all at once, whenever an interruption comes."""
         rows: list[Row] = []
         masks: dict[str, bytes] = {}
@@ -217,8 +170,7 @@ class Pipeline:
             busy=part.busy + group.busy,
         )
         for one in group.loaded:
-            if one.image is not None:
-                self._budget.give(one.image.pixels.nbytes)
+            reader.release(one)
 
     def _about(self, one: Loaded) -> Row:
         """The columns that a picture has whether or not it could be judged."""
@@ -271,66 +223,11 @@ class Pipeline:
         return row | {"seconds": one.seconds + time.perf_counter() - began}, mask
 
 
-class _Budget:
-    """Bytes of decoded pictures; a picture that is being decoded counts as the largest of late.
-
-    `wait` holds the reader back while there are too many, but never while there are fewer than
-    `always`: a group that is being filled may hold so many.
-    """
-
-    def __init__(self, limit: int, always: int) -> None:
-        self._limit, self._always, self._held = max(limit, 2 * always), always, 0
-        self._late = deque([36_000_000], maxlen=64)
-        self._room = threading.Condition()
-        self._open = False
-
-    def wait(self) -> int:
-        """Waits for room for one more; the bytes that were reserved for it."""
-        with self._room:
-            self._room.wait_for(self._has_room)
-            guess = max(self._late)
-            self._held += guess
-            return guess
-
-    def _has_room(self) -> bool:
-        few = self._held < self._always
-        return few or self._held + max(self._late) <= self._limit or self._open
-
-    def took(self, guess: int, size: int) -> None:
-        """What was reserved turned out to be `size`."""
-        with self._room:
-            self._held += size - guess
-            if size:
-                self._late.append(size)
-            self._room.notify_all()
-
-    def give(self, size: int) -> None:
-        with self._room:
-            self._held -= size
-            self._room.notify_all()
-
-    def open(self) -> None:
-        """No more waiting."""
-        with self._room:
-            self._open = True
-            self._room.notify_all()
-
-
 def default_workers(device: str) -> int:
     """Decoding processes: a network on the CPU leaves them little to do, one on a GPU asks for all
     that the machine has. See docs/scale.md for the measurement."""
-    import os
-
     cores = os.cpu_count() or 1
     return 1 if device == "cpu" else max(1, min(cores - 1, 32))
-
-
-def _drain(loaded: queue.Queue[Any]) -> None:
-    try:
-        while True:
-            loaded.get_nowait()
-    except queue.Empty:
-        return
 
 
 def _pixels(one: Loaded) -> Any:
