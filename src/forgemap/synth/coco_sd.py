@@ -15,13 +15,12 @@ from itertools import groupby
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from forgemap.data.records import MANIFEST, SPLITS, UNTOUCHED, split_of
 from forgemap.errors import DataError, ModelError
 from forgemap.files import write_whole
 from forgemap.synth.inpaint import PRECISIONS, VARIANTS, Inpainter
-from forgemap.synth.journal import JOURNAL, Row, open_journal
+from forgemap.synth.journal import Row, finish_run, open_journal
 from forgemap.synth.redraw import SMALLEST, Batch, Settings, Task, run
 from forgemap.synth.regions import Region, coco_regions, face_regions, fitted_shape
 
@@ -108,38 +107,18 @@ def build(
     kinds = (*settings.variants, *([UNTOUCHED] if untouched else []))
     done = open_journal(out, described, ("masks", *(f"images/{kind}" for kind in kinds)))
     left = _unfinished(_batches(tasks, settings), done)
-    bar = Progress(
-        TextColumn("Redrawing"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
+    finish_run(
+        out,
+        done,
+        problems,
+        run(settings, left, devices, first),
+        size=lambda batch: len(batch.tasks),
+        what="Redrawing",
+        total=len(tasks),
+        left=sum(len(batch.tasks) for batch in left),
         console=console,
-        disable=not progress,
+        progress=progress,
     )
-    with bar, (out / JOURNAL).open("a", encoding="utf-8") as journal:
-        job = bar.add_task("", total=len(tasks))
-        bar.advance(job, len(tasks) - sum(len(batch.tasks) for batch in left))
-        try:
-            for batch_, (rows, troubles) in run(settings, left, devices, first):
-                problems += troubles
-                for row in rows:
-                    row["batch"] = [batch_.number, len(rows)]
-                    journal.write(json.dumps(row) + "\n")
-                    done[row["image"]] = row
-                journal.flush()
-                bar.advance(job, len(batch_.tasks))
-        except KeyboardInterrupt:
-            console.print("Interrupted: the same command goes on from here.", highlight=False)
-            raise
-        except OSError as error:
-            raise DataError(
-                f"{out} cannot be written: {error.strerror or error}; the same command goes on "
-                "from here."
-            ) from None
-    for problem in sorted(problems):
-        console.print(f"Skipped: {problem}", highlight=False, markup=False, soft_wrap=True)
-    if not done:
-        raise DataError(f"No picture could be made: {sorted(problems)[0]}")
     rows = [{k: v for k, v in done[image].items() if k != "batch"} for image in sorted(done)]
     write_whole(out / MANIFEST, "".join(json.dumps(row) + "\n" for row in rows))
     return out / MANIFEST

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Generator, Iterable, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from forgemap.data.records import MANIFEST, SPLITS, UNTOUCHED, split_of
 from forgemap.errors import DataError
@@ -20,12 +16,12 @@ from forgemap.files import write_whole
 from forgemap.image import find_images
 from forgemap.synth.benign import choose
 from forgemap.synth.card import CARD, dataset_card
-from forgemap.synth.journal import JOURNAL, open_journal
+from forgemap.synth.journal import Answer, finish_run, open_journal
 from forgemap.synth.methods import NEED_AUTOENCODER, choose_methods
+from forgemap.synth.pool import Crew, in_processes
 from forgemap.synth.settings import Photo, Settings, Task
 from forgemap.synth.worker import REAL, label_of, run_task, set_up, single_thread
 
-_Answer = tuple[list[dict[str, Any]], list[str]]  # rows, and a sentence for each failure
 EDITS_PER_TASK = 8  # a photo is decoded once per task; an interruption loses at most this much
 
 
@@ -136,40 +132,18 @@ def synthesize(
     described = settings.describe() | {"split": split}
     done = open_journal(out, described, folders)
     tasks = _tasks(settings, done)
-    bar = Progress(
-        TextColumn("Editing photos"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
+    finish_run(
+        out,
+        done,
+        problems,
+        _run(settings, tasks, workers),
+        size=lambda task: len(task.indices),
+        what="Editing photos",
+        total=len(sources) * per_photo,
+        left=sum(len(task.indices) for task in tasks),
         console=console,
-        disable=not progress,
+        progress=progress,
     )
-    left = sum(len(task.indices) for task in tasks)
-    with bar, (out / JOURNAL).open("a", encoding="utf-8") as journal:
-        job = bar.add_task("", total=len(sources) * per_photo)
-        bar.advance(job, len(sources) * per_photo - left)
-        try:
-            for task, (rows, troubles) in _run(settings, tasks, workers):
-                problems += troubles
-                for row in rows:
-                    journal.write(json.dumps(row) + "\n")
-                    done[row["image"]] = row
-                journal.flush()
-                bar.advance(job, len(task.indices))
-        except KeyboardInterrupt:
-            console.print("Interrupted: the same command goes on from here.", highlight=False)
-            raise
-        except OSError as error:
-            raise DataError(
-                f"{out} cannot be written: {error.strerror or error}; the same command goes on "
-                "from here."
-            ) from None
-    for problem in sorted(problems):
-        console.print(f"Skipped: {problem}", highlight=False, markup=False, soft_wrap=True)
-    if problems:
-        console.print(f"{len(problems)} skipped.", highlight=False)
-    if not done:
-        raise DataError(f"No picture could be made: {sorted(problems)[0]}")
     manifest = out / MANIFEST
     rows = [done[image] for image in sorted(done)]
     text = "".join(json.dumps(row) + "\n" for row in rows)
@@ -271,7 +245,9 @@ def _tasks(settings: Settings, done: dict[str, dict[str, Any]]) -> list[Task]:
     return tasks
 
 
-def _run(settings: Settings, tasks: list[Task], workers: int) -> Iterator[tuple[Task, _Answer]]:
+def _run(
+    settings: Settings, tasks: list[Task], workers: int
+) -> Generator[tuple[Task, Answer], None, None]:
     """Each task with its answer, in the order in which they finish."""
     if workers == 1 or len(tasks) <= 1:
         with single_thread(with_torch=settings.with_torch):
@@ -279,27 +255,5 @@ def _run(settings: Settings, tasks: list[Task], workers: int) -> Iterator[tuple[
             for task in tasks:
                 yield task, run_task(task)
         return
-    others = set(multiprocessing.active_children())
-    pool = ProcessPoolExecutor(
-        min(workers, len(tasks)),
-        mp_context=multiprocessing.get_context("spawn"),
-        initializer=set_up,
-        initargs=(settings,),
-    )
-    futures: dict[Future[_Answer], Task] = {pool.submit(run_task, task): task for task in tasks}
-    try:
-        while futures:
-            for future in wait(futures, return_when=FIRST_COMPLETED).done:
-                yield futures.pop(future), future.result()
-    except BrokenProcessPool:
-        raise DataError(
-            "A worker was ended from outside, perhaps for want of memory: use fewer workers; "
-            "the same command goes on from here."
-        ) from None
-    except BaseException:
-        # Files are written beside and renamed, so a worker can be stopped at any moment.
-        for worker in set(multiprocessing.active_children()) - others:
-            worker.terminate()
-        raise
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+    crew = Crew(min(workers, len(tasks)), set_up, (settings,))
+    yield from in_processes(run_task, tasks, [crew], "use fewer workers")

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -20,7 +17,8 @@ from forgemap.errors import DataError, ForgemapError
 from forgemap.files import write_whole
 from forgemap.image import load_image
 from forgemap.synth.inpaint import VARIANTS, Inpainter
-from forgemap.synth.journal import Row
+from forgemap.synth.journal import Answer, Row
+from forgemap.synth.pool import Crew, in_processes
 from forgemap.synth.regions import Region, fitted
 
 SMALLEST = 32  # pixels a side, after reducing
@@ -70,43 +68,16 @@ class Batch(NamedTuple):
     tasks: tuple[Task, ...]
 
 
-Answer = tuple[list[Row], list[str]]  # rows, and a sentence for each failure
-
-
 def run(
     settings: Settings, batches: list[Batch], devices: Sequence[str], first: Inpainter | None
-) -> Iterator[tuple[Batch, Answer]]:
+) -> Generator[tuple[Batch, Answer], None, None]:
     """Each batch with its answer, in the order in which they finish."""
     if first is not None:
         for batch in batches:
             yield batch, redraw(first, settings, batch)
         return
-    others = set(multiprocessing.active_children())
-    spawn = multiprocessing.get_context("spawn")  # a forked CUDA does not work
-    pools = [
-        ProcessPoolExecutor(1, spawn, _set_up, (settings, device, len(devices)))
-        for device in devices
-    ]
-    futures: dict[Future[Answer], Batch] = {
-        pools[i % len(pools)].submit(_work, batch): batch for i, batch in enumerate(batches)
-    }
-    try:
-        while futures:
-            for future in wait(futures, return_when=FIRST_COMPLETED).done:
-                yield futures.pop(future), future.result()
-    except BrokenProcessPool:
-        raise DataError(
-            "The process of a device was ended from outside, perhaps for want of memory: use a "
-            "smaller batch or fewer devices; the same command goes on from here."
-        ) from None
-    except BaseException:
-        # Files are written beside and renamed, so a process can be stopped at any moment.
-        for worker in set(multiprocessing.active_children()) - others:
-            worker.terminate()
-        raise
-    finally:
-        for pool in pools:
-            pool.shutdown(wait=True, cancel_futures=True)
+    crews = [Crew(1, _set_up, (settings, device, len(devices))) for device in devices]
+    yield from in_processes(_work, batches, crews, "use a smaller batch or fewer devices")
 
 
 _inpainter: Inpainter | ForgemapError  # of this process
@@ -135,7 +106,10 @@ def _work(batch: Batch) -> Answer:
 
 
 def redraw(inpainter: Inpainter, settings: Settings, batch: Batch) -> Answer:
-    """Draw a batch and write its files; its rows, and a sentence for each photo left out."""
+    """Draw a batch and write its files; its rows, and a sentence for each photo left out.
+
+    Each row says its batch and how many rows that has: one that lacks some is drawn anew.
+    """
     ready: list[tuple[Task, np.ndarray, np.ndarray]] = []
     problems: list[str] = []
     for task in batch.tasks:
@@ -157,7 +131,7 @@ def redraw(inpainter: Inpainter, settings: Settings, batch: Batch) -> Answer:
     rows: list[Row] = []
     for (task, picture, mask), new in zip(ready, drawn, strict=True):
         rows += _write(settings, task, picture, mask, new)
-    return rows, problems
+    return [row | {"batch": [batch.number, len(rows)]} for row in rows], problems
 
 
 def _prepare(task: Task, settings: Settings) -> tuple[np.ndarray, np.ndarray]:
