@@ -28,7 +28,7 @@ from benchmarks.timing import Case, Measured, measure
 from forgemap.evaluate.facts import machine
 
 #: Each is bench_<name>.py with `cases(quick)`.
-BENCHMARKS = ("process", "metrics", "embedder", "declip", "engines", "features", "scan")
+BENCHMARKS = ("process", "metrics", "default", "embedder", "declip", "engines", "features", "scan")
 HERE = Path(__file__).parent
 BASELINE = HERE / "baseline.json"
 KEPT_SHARE = 2 / 3  # of the baseline's ratio

@@ -21,7 +21,7 @@ from forgemap.engines.record import RECORD, Export, Parity, read_export
 from forgemap.engines.select import _best
 from forgemap.errors import ModelError
 from forgemap.models.build import build
-from forgemap.models.checkpoint import save_model, weights_sha256
+from forgemap.models.checkpoint import load_model, save_model, weights_sha256
 
 from .conftest import picture
 
@@ -157,7 +157,7 @@ def test_auto_takes_the_fastest_proved_export_that_beats_torch():
 
 
 def test_an_export_of_other_weights_is_not_taken(tmp_path, model_folder):
-    network = engines.load(model_folder).model
+    network = load_model(model_folder)[0]
     folder = save_model(network, tmp_path / "model")
     beside = folder / "exports" / "onnx-fp32"
     beside.mkdir(parents=True)
@@ -177,7 +177,7 @@ def test_a_damaged_record_is_one_sentence(tmp_path, text):
 def test_the_engine_of_a_detector_changes_no_map(model_folder):
     pixels = picture(80, 112)
     plain = Detector(build(json.loads((model_folder / "config.json").read_text())["model"]).eval())
-    plain.model.load_state_dict(engines.load(model_folder, engine="torch").model.state_dict())
+    plain.model.load_state_dict(load_model(model_folder)[0].state_dict())
     chosen = Detector.load(model_folder, engine="torch", precision="fp32", detector=None)
     assert np.allclose(plain.predict(pixels).heat, chosen.predict(pixels).heat, atol=1e-5)
 

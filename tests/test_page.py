@@ -127,10 +127,10 @@ def drop(page, *paths: Path) -> None:
     page.dispatch_event("#drop", "drop", {"dataTransfer": transfer})
 
 
-def judged(page, headline: str | None = None) -> None:
+def judged(page) -> None:
     from playwright.sync_api import expect
 
-    expect(page.locator("#headline")).to_contain_text(headline or re.compile("."))
+    expect(page.locator("#headline")).not_to_be_empty()
     page.wait_for_selector("#viewer .openseadragon-canvas")
     expect(page.locator("#export-note")).not_to_be_empty()
 
@@ -321,7 +321,7 @@ def test_a_dead_server_is_explained(browser, tmp_path, edited) -> None:
     assert "does not answer" in page.inner_text("#reason")
     with running(tmp_path / "again", "--port", process.port):  # the last --port counts
         page.click("#again")
-        judged(page, "found")
+        judged(page)
         assert page.locator("#trouble").is_hidden() and page.locator("#again").is_hidden()
     page.close()
 

@@ -31,6 +31,12 @@ TRAINERS = {
     ),
     "inpainter": ("InpainterConfig", "Train a small network that fills regions of photographs."),
 }
+AVERAGE = (
+    "AverageConfig",
+    "Average the weights of localizers of one network, such as one before and after further "
+    "training; BatchNorm statistics are measured anew.",
+)
+RESUMES = " Interrupted, the same command goes on where it stopped."
 
 
 def add(name: str, config: str, help: str) -> None:
@@ -47,10 +53,11 @@ def add(name: str, config: str, help: str) -> None:
             getattr(trainer, config),
             lambda chosen: announce(trainer.train(chosen)),
             name=f"forgemap train {name}",
-            help=f"{help} Interrupted, the same command goes on where it stopped.",
+            help=help,
             arguments=context.args,
         )
 
 
 for trainer, (config, text) in TRAINERS.items():
-    add(trainer, config, text)
+    add(trainer, config, text + RESUMES)
+add("average", *AVERAGE)

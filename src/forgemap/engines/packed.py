@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ..errors import ModelError
 from ..models.embedder import Embedder, SpectrumStem
 from ..models.gradcam import GradCamDecoder
+from .folded import fold
 
 
 class PackedLinear(nn.Module):
@@ -138,6 +139,7 @@ def accelerate(model: nn.Module, precision: str, device: torch.device) -> nn.Mod
         )
     if device.type == "cuda" and not getattr(model, "native", False):
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    fold(model)
     if precision == "bf16":
         return LowPrecision(model, device)
     if device.type == "cpu" and can_pack():

@@ -104,16 +104,23 @@ class GridTraces(nn.Module):
         basis = self.basis.to(luma.dtype)
         rows = F.conv2d(luma, basis[:, None, :, None])
         height, width = (n - BLOCK + 1 for n in luma.shape[-2:])
-        count = luma.new_zeros(luma.shape[0], 1 + len(LEVELS), height, width)
+        # In bytes, which hold 63 and are added three times as fast.
+        shape = (luma.shape[0], 1 + len(LEVELS), height, width)
+        count = torch.zeros(shape, dtype=torch.uint8, device=luma.device)
         for k in range(BLOCK):
             size = F.conv2d(rows[:, k : k + 1], basis[:, None, None, :]).abs_()
             if k == 0:
                 size = size[:, 1:]  # the mean brightness says nothing
-            count[:, 0] += (size < ZERO).sum(1)
+            count[:, 0] += number(size < ZERO)
             low = size[:, : max(0, LOW + 1 - max(k, 1))]
             for i, level in enumerate(LEVELS, 1):
-                count[:, i] += (low < level).sum(1)
-        return count
+                count[:, i] += number(low < level)
+        return count.to(luma.dtype)
+
+
+def number(true: Tensor) -> Tensor:
+    """(B, C, H, W) bool, C at most 255 -> how many are true, (B, H, W) uint8."""
+    return true.view(torch.uint8).sum(1, dtype=torch.uint8)
 
 
 def cells(count: Tensor) -> Tensor:

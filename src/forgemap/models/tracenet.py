@@ -56,8 +56,8 @@ class Residuals(nn.Module):
         with torch.autocast(images.device.type, enabled=False):
             images = images.to(torch.promote_types(images.dtype, torch.float32))
             padded = F.pad(images, (2, 2, 2, 2), mode="replicate")
-            filtered = F.conv2d(padded, self.kernels.to(images.dtype), groups=3)
-            return torch.clamp(filtered * self.gain, -1, 1)
+            kernels = self.gain * self.kernels.to(images.dtype)
+            return F.conv2d(padded, kernels, groups=3).clamp_(-1, 1)
 
 
 def conv(inputs: int, outputs: int, stride: int = 1, dilation: int = 1) -> nn.Sequential:

@@ -1,0 +1,61 @@
+"""bench_default.py: the bundled default on a picture of one megapixel, beside its first version."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from benchmarks.timing import Case
+from forgemap.detector import WEIGHTS
+from forgemap.engines import load
+from forgemap.models.checkpoint import load_model
+from forgemap.models.output import LocalizerOutput
+from forgemap.models.tracenet import TraceNet, upsample
+
+SIDE = 1024
+
+
+class FirstVersion(TraceNet):
+    """TraceNet as in version 1: nothing of JPEG's grid, every BatchNorm a step of its own."""
+
+    def forward(self, images: Tensor) -> LocalizerOutput:
+        x0 = self.stem(torch.cat([images, self.residuals(images)], dim=1))
+        x1 = self.down1(F.avg_pool2d(x0.abs_(), 2))
+        x2 = self.down2(x1)
+        x3 = self.down3(self.in3(x2))
+        x4 = self.down4(x3)
+        y = self.up3(upsample(self.lateral4(x4), x3) + self.lateral3(x3))
+        y = self.up2(upsample(y, x2) + self.lateral2(x2))
+        y = self.up1(upsample(y, x1) + self.lateral1(x1))
+        return LocalizerOutput(upsample(self.mask_head(y), images), self.evidence_head(x4))
+
+
+def cases(quick: bool) -> list[Case]:
+    """A megapixel by the network as it ships, in float32, and by what version 1 was."""
+    return [_megapixel(512 if quick else SIDE)]
+
+
+def _megapixel(side: int) -> Case:
+    folder = WEIGHTS / "default"
+    shipped = load(folder, engine="torch", precision="fp32").model
+    plain = load_model(folder)[0]
+    first = FirstVersion().eval()
+    first.load_state_dict(plain.state_dict())
+    images = 2 * F.avg_pool2d(torch.rand(1, 3, side, side), 3, 1, 1) - 1
+
+    @torch.inference_mode()
+    def ours() -> LocalizerOutput:
+        return shipped(images)
+
+    @torch.inference_mode()
+    def literal() -> LocalizerOutput:
+        return first(images)
+
+    def check() -> None:
+        literal()
+        with torch.inference_mode():
+            torch.testing.assert_close(ours().mask, plain(images).mask, atol=1e-3, rtol=1e-4)
+
+    name = f"the default, {side} x {side}, float32 / its first version, without JPEG grid"
+    return Case(name, ours, literal, check, None)
