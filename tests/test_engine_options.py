@@ -336,6 +336,7 @@ def test_a_server_s_worker_runs_an_export(exported):
     answers.seek(0)
     (facts,) = frames.read(answers)[0]["models"]
     assert facts["architecture"] == "declip" and facts["input_size"] == 224
+    assert facts["engine"] == "onnx" and facts["precision"] == "fp32"
 
 
 @needs_bf16

@@ -241,6 +241,8 @@ def test_models_health_readiness_and_metrics(http, server, model_folder):
     (model,) = known["models"]
     assert model["name"] == model_folder.name and model["default"]
     assert model["id"] == f"{model['name']}@{model['weights_sha256'][:12]}"
+    assert (model["engine"], model["precision"]) == ("torch", "fp32")
+    assert model["decision"]["whole_area"] == 1 and model["decision"]["bounds"] == []
     assert str(model_folder.parent) not in json.dumps(known)
     assert http.get("/healthz").json() == {"status": "ok", "version": forgemap.__version__}
     Ready.model_validate(http.get("/readyz").json())

@@ -20,6 +20,8 @@ class Model(BaseModel):
         description="Does it look at native resolution? Otherwise pictures are first resized."
     )
     input_size: int | None = Field(description="Pixels to a side that it sees; null: any.")
+    engine: str = Field(description="What computes it: torch, onnx or openvino.")
+    precision: str = Field(description="In which precision: fp32, bf16 or int8.")
     generation: str | None = Field(
         description="Embedder and classifier of the second answer; null: it is not asked."
     )

@@ -107,6 +107,8 @@ def _facts(name: str, detector: Detector) -> dict[str, Any]:
         "architecture": str(model.config.get("architecture", "")),
         "native": bool(model.native),
         "input_size": model.preprocess.size,
+        "engine": detector.computed.engine,
+        "precision": detector.computed.precision,
         "generation": detector.generation and detector.generation.name,
         "decision": detector.decision.to_dict(),
     }
