@@ -20,8 +20,9 @@ from benchmarks.baselines import BASELINES
 from benchmarks.baselines.judge import BaselineJudge, fit
 from forgemap.data.catalog import open_data
 from forgemap.errors import DataError, ForgemapError
-from forgemap.evaluate.benchmark import Judge, evaluate
+from forgemap.evaluate.benchmark import evaluate
 from forgemap.evaluate.markdown import cell, markdown_table
+from forgemap.evaluate.measure import Judge
 from forgemap.evaluate.pictures import draw
 from forgemap.evaluate.results import NONE, UNTOUCHED, Results, write
 

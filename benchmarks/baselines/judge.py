@@ -36,7 +36,7 @@ STATISTICS: dict[str, Callable[[np.ndarray], float]] = {
 
 @dataclass(frozen=True)
 class BaselineJudge:
-    """A baseline with its thresholds; see `forgemap.evaluate.benchmark.Judge`."""
+    """A baseline with its thresholds; see `forgemap.evaluate.measure.Judge`."""
 
     name: str
     map: Map
