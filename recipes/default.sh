@@ -8,8 +8,8 @@
 # AUTOENCODER  a folder with a latent-diffusion autoencoder, such as TAEF2
 # OUT          data, runs and results
 #
-# Two free cores: about 30 minutes for the pictures, 250 for the training, 60 for thresholds and figures.
-# RUN=run-2 or run-4 measures an earlier stage at the end.
+# Two free cores: about 30 minutes for the pictures, 260 for the training, 60 for thresholds and figures.
+# RUN=run-2, run-4 or run-5 measures an earlier stage at the end.
 set -euo pipefail
 photos=$1 autoencoder=$2 out=$3
 forgemap=${FORGEMAP:-.venv/bin/forgemap} python=${PYTHON:-.venv/bin/python}
@@ -84,8 +84,8 @@ mapfile -t hard < <(data hard honest honest-plain honest-val plain-val)
     inpaint_telea: 0.7, inpaint_ns: 0.7, autoencoder_paste: 1.3, resample: 0.6, blur: 0, noise: 0.3,
     jpeg_region: 0.5}'
 
-# Stage 5: stage 2 finds more, stage 4 accuses less. Their average does both; from there with nearly half of
-# the pictures saved without loss, and averaged once more with where it began.
+# Stage 5: stage 2 finds more, stage 4 accuses less, their average does both. From there on with 40 % of the
+# pictures saved without loss.
 methods=${edits//latent_edit,/} && methods=${methods/blur,/}
 pictures lossless train 44 20 4
 mapfile -t statistics < <(data honest honest-plain plain varied hard)
@@ -101,9 +101,20 @@ mapfile -t last < <(data lossless plain honest honest-plain hard varied honest-v
     inpaint_ns: 0.7, autoencoder_paste: 1.3, resample: 0.6, blur: 0, noise: 0.3, jpeg_region: 0.5,
     latent_edit: 0}'
 
+# Stage 6: logos, which were still taken for edits.
+methods=splice,splice_poisson,copy_move,inpaint_telea,inpaint_ns,inpaint_exemplar
+methods+=,autoencoder_paste,inpaint_learned
+pictures logo train 55 5 2 --benign 0.9 --processing logo
+mapfile -t logo < <(data logo hard honest plain lossless varied plain-val)
+"${train[@]}" "${logo[@]}" --out "$out/run-6" --init "$out/run-5/model" --steps 600 --decay 0.7 \
+    --lr 0.0006 --warmup 20 --average 0.99 --validate-every 600 --validate-on 60 --seed 101 \
+    --untouched 0.5 --augment 0.3 --image 0.5 --weights '{splice: 2, copy_move: 1.5,
+    inpaint_telea: 0.7, inpaint_ns: 0.7, autoencoder_paste: 1.3, resample: 0.6, blur: 0, noise: 0.3,
+    jpeg_region: 0.5}'
+
 # Thresholds on the val split, as made and after each kind of honest processing. Figures on the test
 # split: as made, after JPEG, whole camera files, and what other tools make of other photographs.
-methods=$edits run=${RUN:-run-4}
+methods=$edits run=${RUN:-run-6}
 pictures cal-honest val 22 6 2 --vary --benign 0.5
 pictures cal-plain val 26 6 2
 pictures cal-varied val 28 6 2 --vary

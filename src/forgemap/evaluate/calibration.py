@@ -55,7 +55,8 @@ class Limits:
     alarms: float = 0.02
     #: Mean share of the area of an untouched picture that is marked.
     flagged: float = 0.005
-    #: Chance that an untouched picture is not cleared (manipulated or inconclusive).
+    #: Chance that an untouched picture is not cleared (manipulated or inconclusive), of each plain
+    #: kind and of all kinds together.
     doubts: float = 0.1
     #: As `alarms`, for each single kind of honest processing.
     processed: float = 0.05
@@ -225,7 +226,8 @@ def decide(
         conformal.threshold(accusing[plain], photos[plain], promised, limits.levels)
     )
     doubted = Levels(half, half)
-    doubts = conformal.bounds(kinds, photos[plain], doubted)
+    # One kind of processing may be doubted more often: the plain kinds count, and all together.
+    doubts = [b for b in conformal.bounds(kinds, photos[plain], doubted) if not b.kind.processed]
     least, area = (
         conformal.threshold(column[plain], photos[plain], doubts, doubted)
         for column in (odds, areas)
