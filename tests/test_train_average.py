@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from forgemap.cli import app
 from forgemap.data.datasets import Balance, CropDataset
+from forgemap.detector import WEIGHTS
 from forgemap.errors import ForgemapError
 from forgemap.models.build import build
 from forgemap.models.checkpoint import load_model, save_model, weights_sha256
@@ -94,6 +95,12 @@ def test_models_of_different_networks_have_no_average(config: AverageConfig, tmp
     save_model(build(TRACENET | {"widths": [4, 4, 4, 4, 6]}), tmp_path / "wider")
     with pytest.raises(ForgemapError, match="wider: another network than"):
         train(replace(config, models=[config.models[0], str(tmp_path / "wider")]))
+
+
+def test_embedders_are_not_averaged(config: AverageConfig) -> None:
+    folder = str(WEIGHTS / "embedder")
+    with pytest.raises(ForgemapError, match="only localizers are averaged"):
+        train(replace(config, models=[folder, folder]))
 
 
 def test_the_command_writes_a_model_that_can_be_used(config: AverageConfig, tmp_path: Path):

@@ -18,9 +18,9 @@ import torch
 from ..errors import ModelError
 from .fronts import Arrays
 from .names import require
-from .resident import released
+from .resident import MappedFile
 
-MODEL = "model.xml"
+MODEL, WEIGHTS = "model.xml", "model.bin"
 
 
 def silent() -> Any:
@@ -47,7 +47,8 @@ class OpenVinoRunner:
     """
 
     def __init__(self, folder: Path, precision: str) -> None:
-        core = silent().Core()
+        openvino = silent()
+        core = openvino.Core()
         low = precision != "fp32" and "BF16" in core.get_property(
             "CPU", "OPTIMIZATION_CAPABILITIES"
         )
@@ -55,22 +56,25 @@ class OpenVinoRunner:
             "INFERENCE_PRECISION_HINT": "bf16" if low else "f32",
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
             "PERFORMANCE_HINT": "LATENCY",
-            "ENABLE_MMAP": True,
         }
-        self.weights = folder / "model.bin"
-        self.packed = False
         try:
-            # The model is let go of at once: the compiled one holds its own, packed weights.
-            with released(self.weights):
-                self.compiled: Any = core.compile_model(str(folder / MODEL), "CPU", hints)
-        except RuntimeError as error:
+            # Constants of the graph share the mapping, which lives as long as the compiled graph.
+            self.weights = MappedFile(folder / WEIGHTS)
+            graph = core.read_model(
+                (folder / MODEL).read_text(encoding="utf-8"),
+                openvino.Tensor(self.weights.bytes, shared_memory=True),
+            )
+            with self.weights.released():
+                self.compiled: Any = core.compile_model(graph, "CPU", hints)
+        except (OSError, ValueError, RuntimeError) as error:
             reason = _reason(error)
             raise ModelError(f"{folder / MODEL}: OpenVINO cannot read it ({reason}).") from error
+        self.packed = False
         self.request = self.compiled.create_infer_request()
 
     def __call__(self, inputs: Arrays) -> Arrays:
         if not self.packed:  # of dynamic graphs, many layers only pack when they first run
-            with released(self.weights):
+            with self.weights.released():
                 outputs = self.request.infer(inputs)
             self.packed = True
         else:

@@ -23,6 +23,7 @@ from ..data.records import Record
 from ..data.views import WholeDataset
 from ..errors import ForgemapError
 from ..models.checkpoint import find_folder, load_model, save_model, weights_sha256
+from ..models.embedder import Embedder
 from .config import described
 from .setup import read_split
 
@@ -41,8 +42,13 @@ class AverageConfig:
     batch: int = described(16, "Samples in one batch.")
     crop: int = described(256, "Native-resolution networks: side of the samples in pixels.")
     augment: float = described(0.3, "Native-resolution networks: strength of the augmentation.")
-    untouched: float = described(0.4, "Share of the samples that comes from untouched pictures.")
+    untouched: float = described(0.4, "Native-resolution networks: share of untouched pictures.")
     seed: int = described(0, "Of the samples.")
+
+    @property
+    def weighting(self) -> list[float]:
+        """`shares`, or equal ones."""
+        return self.shares or [1 / len(self.models)] * len(self.models)
 
     def check(self) -> None:
         """Raise a ForgemapError for the first value that cannot work."""
@@ -50,7 +56,7 @@ class AverageConfig:
             raise ForgemapError("models: two at least are needed for an average.")
         if not self.out:
             raise ForgemapError("out: name the folder that the average is written to.")
-        shares = self.shares or [1 / len(self.models)] * len(self.models)
+        shares = self.weighting
         if len(shares) != len(self.models) or min(shares) < 0 or abs(sum(shares) - 1) > 1e-6:
             raise ForgemapError(
                 f"shares = {self.shares!r} cannot work: one of 0 or more for each of the "
@@ -75,14 +81,15 @@ def train(config: AverageConfig) -> Path:
     for folder, (_, other) in zip(folders, loaded, strict=True):
         if other["model"] != first["model"]:
             raise ForgemapError(f"{folder}: another network than {folders[0]}: no average of both.")
-    shares = config.shares or [1 / len(loaded)] * len(loaded)
+    if isinstance(network, Embedder):
+        raise ForgemapError(f"{folders[0]}: an embedder; only localizers are averaged.")
     states = [model.state_dict() for model, _ in loaded]
-    network.load_state_dict(averaged(states, shares))
+    network.load_state_dict(averaged(states, config.weighting))
     if any(isinstance(module, _BatchNorm) for module in network.modules()):
         measure_statistics(network, read_split(config.data, "train"), config)
     parts = [
         {"name": Path(name).name, "weights_sha256": weights_sha256(folder), "share": share}
-        for name, folder, share in zip(config.models, folders, shares, strict=True)
+        for name, folder, share in zip(config.models, folders, config.weighting, strict=True)
     ]
     data = [Path(name).name for name in config.data]
     extra = {"training": {"averaged": parts, "data": data, "seed": config.seed}}
