@@ -7,7 +7,14 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 
-from ..encode import SUBSAMPLING, decode, encode_jpeg, encode_webp
+from ..encode import (
+    SUBSAMPLING,
+    decode,
+    drawn_tables,
+    encode_jpeg,
+    encode_jpeg_by,
+    encode_webp,
+)
 
 Pixels = np.ndarray
 Rng = np.random.Generator
@@ -16,9 +23,12 @@ INTERPOLATIONS = (cv2.INTER_AREA, cv2.INTER_LINEAR, cv2.INTER_CUBIC, cv2.INTER_L
 
 
 def jpeg(pixels: Pixels, rng: Rng, low: int = 50, high: int = 100) -> Pixels:
-    """JPEG of random quality in [low, high] and random chroma subsampling."""
-    quality = int(rng.integers(low, high + 1))
-    return decode(encode_jpeg(pixels, quality, str(rng.choice(list(SUBSAMPLING)))))
+    """JPEG of random quality in [low, high] and random chroma subsampling; one time in four with
+    tables of another encoder's."""
+    sampling = str(rng.choice(list(SUBSAMPLING)))
+    if rng.random() < 0.25:
+        return decode(encode_jpeg_by(pixels, drawn_tables(rng), sampling))
+    return decode(encode_jpeg(pixels, int(rng.integers(low, high + 1)), sampling))
 
 
 def webp(pixels: Pixels, rng: Rng) -> Pixels:
@@ -93,6 +103,10 @@ def resized_crop(
         shift = rng.integers(-window // 3, window // 3 + 1, 2) - window // 2
         top = int(np.clip(ys[i] + shift[0], 0, height - window))
         left = int(np.clip(xs[i] + shift[1], 0, width - window))
+    if rng.random() < 0.5:
+        # Where the picture's own JPEG grid, if it has one, is that of the crop's re-encoding: the
+        # usual case, since whole pictures are saved anew.
+        top, left = top - top % 8, left - left % 8
     area = np.s_[top : top + window, left : left + window]
     pixels, mask = pixels[area], mask[area]
     if window != size:

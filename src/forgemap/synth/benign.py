@@ -7,9 +7,9 @@ rule; the mask of an earlier edit moves along with the picture's geometry. What 
 `rng` and the picture's size, never on its content, so that an edited picture and its untouched twin
 get the very same treatment and a network cannot tell them apart by it.
 
-"text" and "logo" do replace pixels. They count as benign all the same: an overlay that anybody can
-see deceives nobody, and a verdict of "manipulated" because of a caption is a false alarm. No mask
-ever marks them.
+The overlays (text, logos, frames) do replace pixels. They count as benign all the same: an overlay
+that anybody can see deceives nobody, and a verdict of "manipulated" because of a caption is a false
+alarm. No mask ever marks them.
 """
 
 from __future__ import annotations
@@ -50,6 +50,8 @@ BENIGN: dict[str, Processing] = {
     "portrait": Processing(benign_light.portrait, "light"),
     "text": Processing(benign_overlay.text, "overlay"),
     "logo": Processing(benign_overlay.logo, "overlay"),
+    "watermark": Processing(benign_overlay.watermark, "overlay"),
+    "frame": Processing(benign_overlay.frame, "overlay"),
     "jpeg": Processing(benign_lives.jpeg, "format"),
     "webp": Processing(benign_lives.webp, "format"),
     "avif": Processing(benign_lives.avif, "format"),

@@ -13,6 +13,7 @@ from forgemap.synth.learned import inpaint_learned
 from forgemap.synth.local import blur, jpeg_region, noise, resample
 from forgemap.synth.paste import copy_move, splice, splice_poisson
 from forgemap.synth.regenerate import autoencoder_paste, latent_edit
+from forgemap.synth.retouch import heal, recolour
 
 Method = Callable[[np.ndarray, np.random.Generator, Context], Edit]
 
@@ -30,6 +31,8 @@ METHODS: dict[str, Method] = {
     "blur": blur,
     "noise": noise,
     "jpeg_region": jpeg_region,
+    "heal": heal,
+    "recolour": recolour,
 }
 NEED_DONOR = ("splice", "splice_poisson")
 NEED_AUTOENCODER = ("autoencoder_paste", "latent_edit")

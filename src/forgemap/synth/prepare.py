@@ -9,7 +9,15 @@ import cv2
 import numpy as np
 from PIL import Image as Pillow
 
-from forgemap.encode import SUBSAMPLING, decode, encode_jpeg, encode_png, encode_webp
+from forgemap.encode import (
+    SUBSAMPLING,
+    decode,
+    drawn_tables,
+    encode_jpeg,
+    encode_jpeg_by,
+    encode_png,
+    encode_webp,
+)
 from forgemap.synth.edit import Edit
 
 RESIZERS = {
@@ -75,9 +83,8 @@ def finish(
     if choice < 0.3:
         return encode_png(pixels), ".png", mask, parameters
     if choice < 0.85:
-        quality, sampling = int(rng.integers(60, 101)), str(rng.choice(list(SUBSAMPLING)))
-        parameters["final_jpeg"] = [quality, sampling]
-        return encode_jpeg(pixels, quality, sampling), ".jpg", mask, parameters
+        data, parameters["final_jpeg"] = _jpeg(pixels, rng)
+        return data, ".jpg", mask, parameters
     quality = int(rng.integers(60, 101))
     parameters["final_webp"] = quality
     return encode_webp(pixels, quality), ".webp", mask, parameters
@@ -152,7 +159,17 @@ def _compress(pixels: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray,
         if turn:
             shift = [int(v) for v in rng.integers(0, 8, 2)]
             pixels = pixels[shift[1] :, shift[0] :]
-        quality, sampling = int(rng.integers(60, 101)), str(rng.choice(list(SUBSAMPLING)))
-        pixels = decode(encode_jpeg(pixels, quality, sampling))
-        drawn.append([quality, sampling])
+        data, way = _jpeg(pixels, rng)
+        pixels = decode(data)
+        drawn.append(way)
     return pixels, {"earlier_jpeg": drawn, **({"grid_shift": shift} if len(drawn) > 1 else {})}
+
+
+def _jpeg(pixels: np.ndarray, rng: np.random.Generator) -> tuple[bytes, list[Any]]:
+    """JPEG of quality 60-100, or, three times in ten, with tables of another encoder's."""
+    sampling = str(rng.choice(list(SUBSAMPLING)))
+    if rng.random() < 0.3:
+        tables = drawn_tables(rng)
+        return encode_jpeg_by(pixels, tables, sampling), ["tables", tables[0][0], sampling]
+    quality = int(rng.integers(60, 101))
+    return encode_jpeg(pixels, quality, sampling), [quality, sampling]
