@@ -204,3 +204,35 @@ def test_the_command_takes_the_share_and_the_kinds(scenes: Path, tmp_path: Path)
     kinds = {r.benign for r in read_manifest(out)}
     assert kinds <= {f"{one}+{two}" for one in ("crop", "web") for two in ("crop", "web")}
     assert len(kinds) > 1
+
+
+def test_a_frame_hides_the_rim_and_nothing_else() -> None:
+    for seed in range(12):
+        done = process("frame", PHOTO, rng(seed))
+        wide, sides = done.parameters["width"], done.parameters["sides"]
+        rims = [done.pixels[:wide], done.pixels[-wide:]] if sides != 2 else []
+        rims += [done.pixels[:, :wide], done.pixels[:, -wide:]] if sides != 1 else []
+        colours = {tuple(colour) for rim in rims for colour in rim.reshape(-1, 3).tolist()}
+        assert len(colours) == 1
+        inner = np.s_[60:-60, 60:-60]  # a round corner ends before
+        assert np.array_equal(done.pixels[inner], PHOTO[inner])
+
+
+def test_a_watermark_lets_the_picture_through() -> None:
+    for seed in range(12):
+        done = process("watermark", PHOTO, rng(seed))
+        change = np.abs(done.pixels.astype(int) - PHOTO)
+        assert change.max() <= 1.1 * done.parameters["alpha"]  # of 255; turned by a bicubic kernel
+        assert 0 < (change > 0).any(-1).mean() < 0.6
+
+
+def test_a_logo_lies_in_a_corner_or_anywhere_but_covers_little() -> None:
+    centred = 0
+    for seed in range(40):
+        done = process("logo", PHOTO, rng(seed))
+        ys, xs = np.nonzero((done.pixels != PHOTO).any(-1))
+        side = done.parameters["side"]
+        room = 1.4 * side + 8  # a shadow reaches farther
+        assert np.ptp(ys) <= room and np.ptp(xs) <= room
+        centred += bool((np.abs([ys.mean() - 135, xs.mean() - 165]) < 60).all())
+    assert centred

@@ -16,6 +16,7 @@ from forgemap.synth.autoencoder import Autoencoder
 from forgemap.synth.edit import Context, Edit, blend, window_of
 from forgemap.synth.methods import METHODS, NEED_AUTOENCODER, NEED_DONOR, choose_methods
 from forgemap.synth.paste import match_colours
+from forgemap.synth.retouch import _clear_of
 
 from .conftest import picture
 
@@ -203,3 +204,31 @@ def test_methods_are_chosen_by_name_and_by_what_is_possible() -> None:
         choose_methods(["morph"], autoencoder=False)
     with pytest.raises(DataError, match=r"latent_edit needs an autoencoder.*--autoencoder"):
         choose_methods(["latent_edit"], autoencoder=False)
+
+
+def test_a_healed_place_has_its_surroundings_brightness_and_another_places_texture() -> None:
+    ramp = np.linspace(40, 200, 160)[None, :, None] + np.zeros((160, 1, 3))
+    grain = np.random.default_rng(0).normal(0, 6, (160, 160, 1))
+    photo = np.rint(ramp + grain).clip(0, 255).astype(np.uint8)
+    for seed in range(20):
+        edit = METHODS["heal"](photo, np.random.default_rng(seed), context((0.02, 0.05)))
+        inside = edit.mask > 0
+        rest = (edit.pixels[..., 0] - ramp[..., 0])[inside]
+        assert abs(rest.mean()) < 8 and 1.5 < rest.std() < 12, seed
+
+
+def test_recolouring_turns_hues_and_keeps_the_structure() -> None:
+    for edit in edits("recolour"):
+        inside = cv2.erode(edit.mask, np.ones((9, 9), np.uint8)) > 0
+        before, after = (
+            cv2.cvtColor(np.ascontiguousarray(p), cv2.COLOR_RGB2HLS)[..., 1][inside].astype(float)
+            for p in (PHOTO, edit.pixels)
+        )
+        if inside.sum() > 100 and before.std() > 5:
+            assert np.corrcoef(before, after)[0, 1] > 0.8
+
+
+def test_a_picture_that_is_healed_all_over_is_refused() -> None:
+    whole = np.ones((40, 40), bool)
+    with pytest.raises(DataError, match="smaller area"):
+        _clear_of(whole, (slice(0, 40), slice(0, 40)), np.random.default_rng(0))

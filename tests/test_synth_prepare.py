@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from forgemap.encode import encode_jpeg, encode_png, encode_webp
+from forgemap.encode import drawn_tables, encode_jpeg, encode_jpeg_by, encode_png, encode_webp
 from forgemap.synth.edit import Edit
 from forgemap.synth.prepare import finish, prepare
 
@@ -100,3 +100,32 @@ def test_encoders_write_what_they_say() -> None:
     for sampling, factors in (("4:4:4", (1, 1)), ("4:2:2", (2, 1)), ("4:2:0", (2, 2))):
         jpeg = Image.open(io.BytesIO(encode_jpeg(PHOTO, 90, sampling)))
         assert jpeg.layer[0][1:3] == factors
+
+
+def test_drawn_tables_are_no_scaled_version_of_the_standards() -> None:
+    standard = np.asarray(Image.open(io.BytesIO(encode_jpeg(PHOTO, 50))).quantization[0])
+    for seed in range(20):
+        tables = drawn_tables(np.random.default_rng(seed))
+        for table in tables:
+            assert len(table) == 64 and min(table) >= 1 and max(table) <= 255
+        luma, chroma = np.asarray(tables, float)
+        assert chroma.sum() >= 0.95 * luma.sum()
+        scale = np.log(luma / standard)
+        assert scale.std() > 0.2  # one factor for all frequencies would show 0, but for rounding
+
+
+def test_a_jpeg_has_the_tables_that_were_asked_for() -> None:
+    tables = drawn_tables(np.random.default_rng(3))
+    for sampling, factors in (("4:4:4", (1, 1)), ("4:2:0", (2, 2))):
+        jpeg = Image.open(io.BytesIO(encode_jpeg_by(PHOTO, tables, sampling)))
+        assert [list(jpeg.quantization[k]) for k in (0, 1)] == tables
+        assert jpeg.layer[0][1:3] == factors
+
+
+def test_some_lives_have_an_encoder_of_another_kind() -> None:
+    ways = []
+    for seed in range(60):
+        _, parameters = prepare(PHOTO, np.random.default_rng(seed), vary=True)
+        ways += parameters.get("earlier_jpeg", [])
+    foreign = sum(way[0] == "tables" for way in ways)
+    assert 0.1 < foreign / len(ways) < 0.5
