@@ -222,7 +222,7 @@ def test_a_watermark_lets_the_picture_through() -> None:
     for seed in range(12):
         done = process("watermark", PHOTO, rng(seed))
         change = np.abs(done.pixels.astype(int) - PHOTO)
-        assert change.max() <= 1.1 * done.parameters["alpha"]  # of 255; turned by a bicubic kernel
+        assert change.max() <= 1.2 * done.parameters["alpha"]  # of 255; a bicubic kernel overshoots
         assert 0 < (change > 0).any(-1).mean() < 0.6
 
 
