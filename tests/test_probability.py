@@ -79,12 +79,15 @@ def test_probabilities_are_those_of_half_edited_whatever_the_mixture() -> None:
 
 @pytest.mark.parametrize("name", CURVES)
 @pytest.mark.parametrize("seed", range(3))
-def test_every_curve_rises_and_is_what_the_decision_computes(name: str, seed: int) -> None:
+@pytest.mark.parametrize("unit", [1, 1e-5, 1e-8])  # a mean probability, say, is no log-odds
+def test_every_curve_rises_and_is_what_the_decision_computes(
+    name: str, seed: int, unit: float
+) -> None:
     """No two pictures change places, or thresholds would not be what was calibrated."""
     rng = np.random.default_rng(seed)
     sums = np.round(rng.normal(0, 3, 300), 1)  # tied ones too
     edited = rng.random(300) < (0.5 if seed == 2 else sigmoid(sums))  # seed 2: nothing to learn
-    curve = CURVES[name](sums, edited)
+    curve = CURVES[name](unit * sums, edited)
     points = np.linspace(-60, 60, 500)
     assert (np.diff(curve(points)) > 0).all()
     decision = Decision(

@@ -203,6 +203,11 @@ def _curve(name: str, x: Floats, y: Floats) -> Curve:
     x = np.round(x, 6)
     rise = np.maximum(np.diff(y), FLATTEST * np.diff(x))
     y = np.round(y[0] + np.concatenate(([0.0], np.cumsum(rise))), 6)
+    # Rounding may join knots that lie close together, such as those of a marked area.
+    apart = np.concatenate(([True], (np.diff(x) > 0) & (np.diff(y) > 0)))
+    x, y = x[apart], y[apart]
+    if x.size < 2:
+        return AS_IS
     return Curve(name, tuple(map(float, x)), tuple(map(float, y)))
 
 
