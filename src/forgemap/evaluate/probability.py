@@ -45,14 +45,14 @@ class Curve(NamedTuple):
         return y[place] + (sums - x[place]) * slope
 
 
-AS_IS = Curve("regression alone", (), ())
+AS_IS = Curve("no curve", (), ())
 
 
 class Fitted(NamedTuple):
     """A curve and what it was chosen by."""
 
     curve: Curve
-    #: (n,) probability of each picture by a curve that has not seen its photo.
+    #: (n,) probability of each picture by a curve that was chosen and fitted on other photos.
     held_out: Floats
     #: Curve -> its log-loss on photos that it was not fitted on; empty if none was fitted.
     losses: dict[str, float]
@@ -99,7 +99,7 @@ def fit_curve(sums: Floats, edited: NDArray[np.bool_], sources: Sequence[str]) -
     """The curve with the best log-loss on photos that it has not seen, fitted on all of them.
 
     Args:
-        sums: (n,) of a regression that was fitted on other photos.
+        sums: (n,) of a regression that was fitted on other photos, or a statistic.
         edited: (n,) both classes; they weigh the same, so that the probabilities are those of a
             place where half of the pictures are edited.
         sources: (n,) the photo behind each; those of one stay together in the folds.
@@ -112,16 +112,28 @@ def fit_curve(sums: Floats, edited: NDArray[np.bool_], sources: Sequence[str]) -
     photo = np.asarray(sources, str)
     if min(len(set(photo[edited])), len(set(photo[~edited]))) < FEWEST_PHOTOS:
         return Fitted(AS_IS, sigmoid(sums), {})
-    folds = list(GroupKFold(5).split(sums, groups=photo))
-    held_out: dict[str, Floats] = {}
-    for name, fit in CURVES.items():
-        held_out[name] = np.empty(sums.size)
-        for seen, unseen in folds:
+    curve, losses = _best(sums, edited, photo)
+    held_out = np.empty(sums.size)
+    for seen, unseen in GroupKFold(5).split(sums, groups=photo):
+        # Chosen anew, too: even which curve it is owes nothing to the pictures that it is for.
+        held_out[unseen] = _best(sums[seen], edited[seen], photo[seen])[0](sums[unseen])
+    return Fitted(curve, sigmoid(held_out), losses)
+
+
+def _best(
+    sums: Floats, edited: NDArray[np.bool_], photo: NDArray[np.str_]
+) -> tuple[Curve, dict[str, float]]:
+    """The curve with the best log-loss in five folds by photo, fitted on all; each one's loss."""
+    from sklearn.model_selection import GroupKFold
+
+    held_out = {name: np.empty(sums.size) for name in CURVES}
+    for seen, unseen in GroupKFold(5).split(sums, groups=photo):
+        for name, fit in CURVES.items():
             held_out[name][unseen] = fit(sums[seen], edited[seen])(sums[unseen])
     losses = {name: log_loss(odds, edited) for name, odds in held_out.items()}
     best = min(losses.values())
     chosen = next(name for name, loss in losses.items() if loss <= best + MARGIN)
-    return Fitted(CURVES[chosen](sums, edited), sigmoid(held_out[chosen]), losses)
+    return CURVES[chosen](sums, edited), losses
 
 
 def log_loss(odds: Floats, edited: NDArray[np.bool_]) -> float:
