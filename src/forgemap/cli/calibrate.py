@@ -65,6 +65,13 @@ def calibrate(
             "`forgemap synth --benign`, such as text,portrait, or all."
         ),
     ] = "",
+    score: Annotated[
+        str,
+        typer.Option(
+            help="Score by this one statistic of the maps, such as evidence_lse, instead of by a "
+            "regression that takes a quarter of the photos: all of them set the thresholds then."
+        ),
+    ] = "",
     limit: Annotated[
         int | None,
         typer.Option(min=1, help="At most so many pictures of the data, and so many photos."),
@@ -104,6 +111,7 @@ def calibrate(
             given = {
                 "--out": out is not None,
                 "--processing": bool(processing),
+                "--score": bool(score),
                 "--limit": limit is not None,
                 "--workers": workers > 1,
             }
@@ -138,6 +146,7 @@ def calibrate(
             split=None if split == "all" else split,
             limits=limits,
             processing=tuple(BENIGN) if names == ["all"] else choose(names) if names else (),
+            score=score,
             limit=limit,
             seed=seed,
             workers=workers,

@@ -3,7 +3,8 @@
 The photos are divided in two. A quarter of them fits the regression that the score is. The others,
 of which it has seen nothing, say what its sum is worth as a probability (`probability`) and how
 high untouched pictures score (`conformal`): the chances of a false alarm that are stated hold for a
-new picture because of that. The curve may be fitted on the same photos as the thresholds: it rises,
+new picture because of that. A score that is one statistic, named beforehand, has seen no photo, and
+all of them are such others. The curve may be fitted on the same photos as the thresholds: it rises,
 so that it changes no picture's rank. What the statement leaves out: the mask's shift, one number of
 33, is chosen on all photos, since the limit on marked area needs them.
 """
@@ -11,7 +12,6 @@ so that it changes no picture's rank. What the statement leaves out: the mask's 
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,17 +30,12 @@ from .calibration_confidence import fit_confidence
 from .calibration_familiarity import usual
 from .calibration_look import SHIFTS, Observation, crew, photos_of, tasks, untouched_photos
 from .calibration_report import Line, kinds_of, part, sentence, table_of
+from .calibration_score import PARTS, check_statistic, score_of
 from .conformal import Levels, empirical
 from .image_level import halves
-from .probability import fit_curve, fit_score, sigmoid, weights_of
+from .probability import fit_curve, fit_score, sigmoid
 
 __all__ = ["Limits", "calibrate", "fit_score", "untouched_photos", "worst_quantile", "write_entry"]
-
-FEATURES = ("logit_peak32", "logit_top", "evidence_peak", "evidence_top", "evidence_lse")
-"""Statistics that the score is fitted on; those of the evidence only where the network has it."""
-
-PARTS = 4
-"""One of so many parts of the photos is for the regression, the others for the thresholds."""
 
 STEP = 0.001
 """By so much log-odds a threshold lies above the score that must stay below it: more than another
@@ -74,8 +69,8 @@ class Calibration(NamedTuple):
 
     decision: Decision
     lines: list[Line]
-    #: Of pictures with edited ones beside them that were made alike, from photos that neither the
-    #: regression nor the curve has seen: probability, truth, photo.
+    #: Of pictures with edited ones beside them that were made alike: probability by a curve that,
+    #: as the regression, has not seen their photo (see `probability.Fitted`); truth; photo.
     scores: np.ndarray
     edited: np.ndarray
     photos: np.ndarray
@@ -123,6 +118,7 @@ def calibrate(
     split: str | None = "val",
     limits: Limits = Limits(),
     processing: Sequence[str] = (),
+    score: str = "",
     limit: int | None = None,
     seed: int = 0,
     workers: int = 1,
@@ -142,15 +138,19 @@ def calibrate(
         limits: what must hold for every kind of untouched picture.
         processing: names of `synth.benign.BENIGN`; an untouched picture of each photo is judged
             after each of them too, so that each kind has photos enough for a bound.
+        score: one of `pooling.FEATURES`, taken as it is, so that all photos set the thresholds; to
+            be named before its scores on these are known. Empty: a regression on a quarter of them.
         limit: at most this many pictures of `data`, and as many of `photos`, drawn by `seed`.
         seed: of the draw and of what is random in the processing.
         workers: processes, each with a model of its own.
         min_side, min_jpeg_quality: below which a picture is inconclusive; see `Decision`.
 
     Raises:
-        DataError: a manifest cannot be read, or the split holds too few edited or untouched photos.
+        DataError: a manifest cannot be read, the split holds too few edited or untouched photos, or
+            there is no statistic `score`, or none of this network.
         ForgemapError: a worker died.
     """
+    check_statistic(score)
     folder = Path(model)
     records: list[Record] = [r for d in data for r in open_data(d, split)]
     whole = photos_of(photos, split) if photos else []
@@ -158,12 +158,16 @@ def calibrate(
         whole = sorted(np.random.default_rng(seed).permutation(np.array(whole))[:limit].tolist())
     work = tasks(halves(records, limit, seed), whole, processing, seed)
     with crew(folder, workers) as hands, TemporaryDirectory(prefix="forgemap-") as scratch:
+        # Whether the network has an evidence head shows on one picture, before hours of work.
+        first = [task._replace(processing=()) for task in work[:1] if score]
+        for offered in hands.features(hands.look(first, Path(scratch)), Decision()):
+            check_statistic(score, offered)
         observations = hands.look(work, Path(scratch))
         check(observations, split, ", ".join(data))
         shift = choose_shift(observations, limits)
         values = hands.features(observations, Decision(mask_shift=shift))
         confidence = fit_confidence(hands.cells(observations, Decision(mask_shift=shift)))
-    found = decide(observations, values, shift, split, limits)
+    found = decide(observations, values, shift, split, limits, score)
     decision = replace(found.decision, min_side=min_side, min_jpeg_quality=min_jpeg_quality)
     untouched = [o for o in observations if not o.edited]
     familiarity = usual([o.statistics for o in untouched], [o.source for o in untouched])
@@ -194,23 +198,21 @@ def decide(
     shift: float,
     split: str | None,
     limits: Limits,
+    statistic: str = "",
 ) -> Calibration:
     """Score and thresholds from what was observed.
 
     Args:
         observations: n of them, that `check` has passed.
         values: the statistics of each, at the mask's shift.
+        statistic: the one that the score is; empty: a regression on several.
     """
     edited = np.array([o.edited for o in observations])
     photos = np.array([o.source for o in observations])
-    names = [name for name in FEATURES if name in values[0]]
-    table = np.array([[v[name] for name in names] for v in values])
-    fitting = part_for_score(observations)
-    weights, bias = weights_of(table[fitting], edited[fitting])
-    weights, bias = np.round(weights, 6), round(bias, 6)
-    # From here on only photos that the regression has not seen.
-    kept = np.flatnonzero(~fitting).tolist()
-    sums, edited, photos = (table @ weights + bias)[kept], edited[kept], photos[kept]
+    score = score_of(observations, values, statistic)
+    # From here on only photos that the weights owe nothing to.
+    kept = np.flatnonzero(~score.seen).tolist()
+    sums, edited, photos = score.sums(values)[kept], edited[kept], photos[kept]
     listed = np.array([observations[i].listed for i in kept])
     curve, held_out, losses = fit_curve(sums[listed], edited[listed], photos[listed].tolist())
     odds, plain = curve(sums), ~edited
@@ -235,9 +237,9 @@ def decide(
     rare = conformal.rarities(accusing[plain], photos[plain], promised)
     scores = sigmoid(odds)
     decision = Decision(
-        features=tuple(names),
-        weights=tuple(map(float, weights)),
-        bias=bias,
+        features=score.features,
+        weights=score.weights,
+        bias=score.bias,
         curve_from=curve.x,
         curve_to=curve.y,
         prevalence=0.5 if losses else 0.0,
@@ -246,7 +248,7 @@ def decide(
         mask_shift=shift,
         doubt_area=min(1.0, round(max(limits.flagged, area) + 5e-7, 6)),
         whole_area=limits.whole,
-        calibrated_on=sentence(observations, photos, promised, split),
+        calibrated_on=sentence(observations, photos, promised, split, statistic),
         untouched=tuple(np.quantile(scores[plain], np.linspace(0, 1, 101)).round(4).tolist()),
         rarity=tuple(rare),
         rarity_at=tuple(above(cut) for cut in rare.values()),
@@ -254,35 +256,6 @@ def decide(
     )
     lines = table_of(decision, [observations[i] for i in kept], scores, areas, promised)
     return Calibration(decision, lines, held_out, edited[listed], photos[listed], losses)
-
-
-def part_for_score(observations: Sequence[Observation]) -> np.ndarray:
-    """(n,) bool: a quarter of the photos, alike in kind and folder to the rest, for the regression.
-
-    What a picture scores has no say in it, so that the others stay exchangeable with new ones.
-    """
-    from sklearn.model_selection import StratifiedGroupKFold
-
-    edited = np.array([o.edited for o in observations])
-    photos = [o.source for o in observations]
-    strata = [f"{o.edited} {Path(o.source).parent}" for o in observations]
-    folds = StratifiedGroupKFold(PARTS, shuffle=True, random_state=0)
-    for labels in (strata, edited.tolist()):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # of folders with fewer photos than parts
-            try:
-                parts = [test for _, test in folds.split(edited, labels, photos)]
-            except ValueError:  # every folder has fewer pictures than parts
-                continue
-        for members in parts:
-            chosen = np.zeros(len(edited), bool)
-            chosen[members] = True
-            if all(len(set(edited[some])) == 2 for some in (chosen, ~chosen)):
-                return chosen
-    raise DataError(
-        "The photos cannot be divided into two parts with edited and untouched pictures each: "
-        "more photos are needed."
-    )
 
 
 def above(odds: float) -> float:

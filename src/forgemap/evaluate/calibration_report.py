@@ -55,19 +55,23 @@ def sentence(
     kept: np.ndarray,
     promised: Sequence[Bound],
     split: str | None,
+    statistic: str = "",
 ) -> str:
     """What the thresholds rest on and promise, for whoever reads a report.
 
     Args:
         kept: the photo behind each picture that the thresholds were chosen on.
+        statistic: the one that the score is; empty: a regression on the other photos.
     """
     edited = sum(o.edited for o in observations)
     photos = len({o.source for o in observations})
     rest = len(set(kept.tolist()))
+    use = f"{photos - rest} of them for the score and {rest} for the thresholds"
+    if statistic:
+        use = f"all of them for the thresholds, since the score, by {statistic} alone, needs none"
     text = (
         f"{edited} edited and {len(observations) - edited} untouched pictures of {part(split)}, "
-        f"from {photos} photos, {photos - rest} of them for the score and {rest} for the "
-        "thresholds; "
+        f"from {photos} photos, {use}; "
     )
     levels = sorted({b.level for b in promised if b.level is not None})
     if not levels:
@@ -137,12 +141,15 @@ class Report(NamedTuple):
     lines: Sequence[Line]
     losses: Mapping[str, float]
     reliability: Reliability
+    #: Behind the pictures that the curve was fitted on.
+    photos: int
 
     @classmethod
     def of(cls, found: Calibration, seed: int = 0) -> Report:
         """Measures how far the score holds."""
         measured = reliability(found.scores, found.edited, found.photos, seed=seed)
-        return cls(found.decision, found.lines, found.losses, measured)
+        photos = len(set(found.photos.tolist()))
+        return cls(found.decision, found.lines, found.losses, measured, photos)
 
     def rows(self, edited: bool) -> list[list[str]]:
         """Header and a row for each kind of untouched, or method of edited pictures."""
@@ -180,7 +187,11 @@ class Report(NamedTuple):
         ]
         if self.losses:
             losses = ", ".join(f"{name} {loss:.3f}" for name, loss in self.losses.items())
-            chosen.append(f"Log-loss of the curves on photos that they have not seen: {losses}.")
+            chosen.append(
+                "Log-loss of the curves on photos that they have not seen, a fifth of "
+                f"{self.photos} at a time: {losses}. The best is then fitted on all "
+                f"{self.photos}; the calibration error is that on the unseen fifths."
+            )
         else:
             chosen.append("Too few photos for a curve: the score only ranks pictures.")
         return [*chosen, self.reliability.sentence()]

@@ -1,0 +1,142 @@
+"""The score is a regression that has its own photos, or one statistic that needs none."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from forgemap.cli import app
+from forgemap.detector import Detector
+from forgemap.errors import DataError
+from forgemap.evaluate.calibration import Calibration, Limits, decide
+from forgemap.evaluate.calibration_look import SHIFTS, Observation
+from forgemap.evaluate.calibration_report import Report
+from forgemap.evaluate.calibration_score import check_statistic, part_for_score
+from forgemap.models.build import build
+from forgemap.models.checkpoint import save_model
+from forgemap.pooling import FEATURES
+
+from .edited_set import TINY, write_edited_set
+from .observations import synthetic
+
+Values = list[dict[str, float]]
+
+
+def calibrated(
+    seen: list[Observation], values: Values, statistic: str = "evidence_lse"
+) -> Calibration:
+    return decide(seen, values, float(SHIFTS[0]), "val", Limits(), statistic)
+
+
+def test_no_photo_is_on_both_sides_of_the_division() -> None:
+    seen, _ = synthetic(np.random.default_rng(0), 31)
+    fitting = part_for_score(seen)
+    sides = [
+        {o.source for o, used in zip(seen, fitting, strict=True) if used is side}
+        for side in (np.True_, np.False_)
+    ]
+    assert not sides[0] & sides[1] and len(sides[0] | sides[1]) == 31
+    assert 6 <= len(sides[0]) <= 9
+
+
+def test_with_one_statistic_every_photo_sets_the_thresholds() -> None:
+    seen, values = synthetic(np.random.default_rng(0), 60)
+    alone, regression = calibrated(seen, values), calibrated(seen, values, "")
+    decision = alone.decision
+    assert (decision.features, decision.weights, decision.bias) == (("evidence_lse",), (1.0,), 0.0)
+    assert "60 photos, all of them for the thresholds" in decision.calibrated_on
+    assert "by evidence_lse alone" in decision.calibrated_on
+    assert "15 of them for the score and 45 for" in regression.decision.calibrated_on
+    crops = [
+        next(line for line in found.lines if line.name == "untouched crops")
+        for found in (alone, regression)
+    ]
+    # 2 % takes 49 photos; fewer bound 5 %.
+    assert [(line.photos, line.bound) for line in crops] == [(60, 0.02), (45, 0.05)]
+    assert "fifth of 60 at a time" in " ".join(Report.of(alone).sentences())
+    assert "fifth of 45 at a time" in " ".join(Report.of(regression).sentences())
+
+
+def test_the_highest_untouched_picture_counts_whoever_took_it() -> None:
+    """Photos that a regression would take are not left out: each raises the threshold."""
+    seen, values = synthetic(np.random.default_rng(0), 49)
+    taken = {o.source for o, used in zip(seen, part_for_score(seen), strict=True) if used}
+    for photo in sorted(taken)[:6]:
+        one = next(i for i, o in enumerate(seen) if o.source == photo and not o.edited)
+        raised = [v | {"evidence_lse": 9.0} if i == one else v for i, v in enumerate(values)]
+        decision = calibrated(seen, raised).decision
+        assert decision.score(raised[one]) < decision.manipulated_at
+
+
+@pytest.mark.parametrize("change", [lambda x: 3 * x - 2, np.sinh, lambda x: x + 2 * np.sign(x)])
+def test_another_scale_of_the_statistic_gives_the_same_verdicts(change) -> None:
+    seen, values = synthetic(np.random.default_rng(0), 90)
+    changed = [v | {"evidence_lse": float(change(v["evidence_lse"]))} for v in values]
+
+    def verdicts(of: Values) -> list[str]:
+        decision = calibrated(seen, of).decision
+        return [decision.judge(v, width=500, height=500).verdict for v in of]
+
+    found = verdicts(values)
+    assert found == verdicts(changed)
+    assert {"manipulated", "inconclusive", "no sign of editing"} == {*found}
+
+
+def test_the_stated_error_is_of_curves_that_have_not_seen_the_picture() -> None:
+    """What a photo's pictures are has no say in their own probabilities, only in the others'."""
+    seen, values = synthetic(np.random.default_rng(0), 60)
+    before = calibrated(seen, values)
+    own = [i for i, o in enumerate(seen) if o.source == "p/7" and o.listed]
+    other = list(seen)
+    for plain, edited in zip(own[::2], own[1::2], strict=True):
+        assert seen[edited].edited and not seen[plain].edited
+        other[plain], other[edited] = seen[edited], seen[plain]
+    after = calibrated(other, values)
+    mine = before.photos == "p/7"
+    assert (before.edited != after.edited).tolist() == mine.tolist()
+    assert (before.scores == after.scores)[mine].all()
+    assert (before.scores != after.scores)[~mine].any()
+    assert before.decision.curve_to != after.decision.curve_to
+    assert len(before.scores) == 60 * 4, "every listed picture is judged so"
+
+
+def test_an_unknown_statistic_is_one_sentence_that_lists_the_others() -> None:
+    check_statistic("")
+    check_statistic("evidence_lse")
+    with pytest.raises(DataError) as caught:
+        check_statistic("evidence_sum")
+    assert "'evidence_sum'" in str(caught.value) and ", ".join(FEATURES) in str(caught.value)
+    assert str(caught.value).count(". ") == 0
+
+
+def test_evidence_of_a_network_that_has_none_is_refused_before_the_work(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    layers = {"backbone": "rn50", "layer": "layer2", "decoder": "conv-4"}
+    network = build({"architecture": "declip", **layers, **TINY["model"]})
+    model = save_model(network, tmp_path / "declip")
+    before = (model / "config.json").read_text()
+    data = write_edited_set(tmp_path / "data", 8, held_out=8)
+    done = CliRunner().invoke(app, ["calibrate", str(model), str(data), "--score", "evidence_lse"])
+    assert isinstance(done.exception, DataError)
+    told = str(done.exception)
+    assert told.startswith("evidence_lse needs an evidence head") and "logit_peak32" in told
+    assert "evidence_top" not in told, "nor is another of them offered"
+    assert (model / "config.json").read_text() == before
+
+
+def test_the_command_scores_by_the_statistic(tmp_path: Path, model_folder: Path) -> None:
+    model = shutil.copytree(model_folder, tmp_path / "model")
+    data = write_edited_set(tmp_path / "data", 8, held_out=8)
+    flags = ["--score", "evidence_lse", "--json"]
+    done = CliRunner().invoke(app, ["calibrate", str(model), str(data), *flags])
+    assert done.exit_code == 0, done.output
+    decision = Detector.load(model, detector=None).decision
+    assert decision.features == ("evidence_lse",) and decision.weights == (1.0,)
+    assert "from 8 photos, all of them for the thresholds" in decision.calibrated_on
+    wrong = CliRunner().invoke(app, ["calibrate", str(model), "nowhere", "--score", "sum"])
+    assert "Unknown statistic 'sum'" in str(wrong.exception), "said before anything is read"
