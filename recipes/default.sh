@@ -112,6 +112,24 @@ mapfile -t logo < <(data logo hard honest plain lossless varied plain-val)
     inpaint_telea: 0.7, inpaint_ns: 0.7, autoencoder_paste: 1.3, resample: 0.6, blur: 0, noise: 0.3,
     jpeg_region: 0.5}'
 
+# Stage 7: wider material: tables of other encoders, healing and recolouring, frames and watermarks.
+methods=splice,splice_poisson,copy_move,inpaint_telea,inpaint_ns,inpaint_exemplar
+methods+=,autoencoder_paste,inpaint_learned,resample,noise,jpeg_region,heal,recolour
+pictures wide-val val 121 4 1 --vary --benign 0.3
+pictures wide-plain train 60 14 3
+pictures wide-plain-2 train 64 10 3
+pictures wide-varied train 61 14 4 --vary
+pictures wide-varied-2 train 65 14 4 --vary
+pictures wide-honest train 62 20 5 --vary --benign 0.5
+methods=splice,splice_poisson,copy_move,inpaint_telea,inpaint_ns,inpaint_exemplar
+methods+=,autoencoder_paste,inpaint_learned,heal
+pictures wide-overlay train 63 6 3 --benign 0.9 --processing logo,text,watermark,frame
+mapfile -t wide < <(data wide-{plain,plain-2,varied,varied-2,honest,overlay,val} plain-val)
+"${train[@]}" "${wide[@]}" --out "$out/run-7" --init "$out/run-6/model" --steps 6500 --decay 0.7 \
+    --lr 0.001 --warmup 50 --validate-every 1500 --validate-on 150 --seed 111 --untouched 0.4 \
+    --augment 0.45 --image 0.5 --weights '{splice: 2, copy_move: 1.5, inpaint_telea: 0.7,
+    inpaint_ns: 0.7, autoencoder_paste: 1.3, resample: 0.6, noise: 0.3, jpeg_region: 0.5}'
+
 # Thresholds on the val split, as made and after each kind of honest processing. Figures on the test
 # split: as made, after JPEG, whole camera files, and what other tools make of other photographs.
 methods=$edits run=${RUN:-run-6}

@@ -280,3 +280,12 @@ def test_a_dataset_card_counts_what_was_made(camera: Path, tmp_path: Path) -> No
     assert hashlib.sha256(manifest.read_bytes()).hexdigest() in body
     toned = sum("tone" in row.benign for row in rows)
     assert toned and f"| tone | {sum(row.benign.count('tone') for row in rows)} |" in body
+
+
+@pytest.mark.parametrize(("kind", "said"), [("frame", True), ("tone", False)])
+def test_a_dataset_card_says_that_overlays_are_not_marked(
+    kind: str, said: bool, camera: Path, tmp_path: Path
+) -> None:
+    run(camera, tmp_path / "set", benign=1.0, processing=[kind])
+    card = (tmp_path / "set" / "README.md").read_text()
+    assert ("laid over a picture openly (processing) are not marked" in card) is said

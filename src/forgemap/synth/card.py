@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from forgemap.data.records import MANIFEST, SPLITS, UNTOUCHED
+from forgemap.synth.benign import BENIGN
 
 CARD = "README.md"
 Row = Mapping[str, Any]
@@ -101,8 +102,8 @@ def dataset_card(rows: Sequence[Row], described: Row, manifest: str) -> str:
         ),
         processing=_processing(rows),
         sources=", ".join(f"{name} ({count:,})" for name, count in sorted(folders.items())),
-        overlays="; text and logos laid over a picture openly (processing) are not marked"
-        if any({"text", "logo"} & set(_kinds(row)) for row in rows)
+        overlays="; text, logos and frames laid over a picture openly (processing) are not marked"
+        if any(BENIGN[kind].family == "overlay" for row in rows for kind in _kinds(row))
         else "",
     )
 
