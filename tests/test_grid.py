@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from forgemap.models.grid import GridTraces, dct_matrix, extend
+from forgemap.models import grid
+from forgemap.models.grid import BLOCK, LEVELS, LOW, GridTraces, dct_matrix, extend
 
 SHARE, COMMON, OWN, LEAD, AGREED, SINGLE, MISSING, RATIO, SIMILARITY = range(9)
 
@@ -87,3 +88,18 @@ def test_what_was_compressed_twice_lacks_small_coefficients() -> None:
     levels = traces(compressed(pixels, 95))[9:]
     small = levels[2] - levels[0]  # neither zero nor large
     assert small[13:21, 11:19].mean() > 2 * small[:10].mean()
+
+
+@pytest.mark.parametrize("strip", [1, 100, 2**14])
+def test_counts_are_those_of_each_block_alone(strip: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(grid, "STRIP", strip)
+    torch.manual_seed(0)
+    luma = 40 * torch.randn(2, 1, 21, 18)
+    counts = GridTraces().counts(luma)
+    assert counts.shape == (2, 1 + len(LEVELS), 24, 24)
+    blocks = luma[:, 0].unfold(1, BLOCK, 1).unfold(2, BLOCK, 1)
+    sizes = (dct_matrix() @ blocks @ dct_matrix().T).abs().flatten(3)
+    order = (torch.arange(BLOCK)[:, None] + torch.arange(BLOCK)).flatten()
+    low = sizes[..., (order > 0) & (order <= LOW)]
+    wanted = [(sizes[..., 1:] < 0.5).sum(-1), *((low < level).sum(-1) for level in LEVELS)]
+    assert torch.equal(counts[:, :, :14, :11], torch.stack(wanted, 1).to(torch.uint8))

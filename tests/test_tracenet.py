@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from forgemap.models import tracenet
 from forgemap.models.tracenet import Residuals, TraceNet, high_pass_kernels
 
 
@@ -51,3 +52,16 @@ def test_every_parameter_is_trained() -> None:
     assert output.evidence is not None
     (output.mask.mean() + output.evidence.mean()).backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in network.parameters())
+
+
+@pytest.mark.parametrize("height", [128, 257, 394])
+def test_strips_change_nothing(
+    network: TraceNet, height: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = torch.rand(1, 3, height, 45) * 2 - 1
+    with torch.inference_mode():
+        strips = network(images)
+        monkeypatch.setattr(tracenet, "STRIP", height)
+        whole = network(images)
+    torch.testing.assert_close(strips.mask, whole.mask, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(strips.evidence, whole.evidence, atol=1e-5, rtol=1e-5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -35,6 +36,10 @@ def high_pass_kernels() -> Tensor:
     second[1:4, 2] += torch.tensor([1.0, -2, 1])
     kernels = torch.stack([laplace, kv, second])
     return (kernels / kernels.abs().sum(dim=(1, 2), keepdim=True)).unsqueeze(1)
+
+
+STRIP = 64
+"""Units of height that a CPU takes at a time through the layers of full and half resolution."""
 
 
 class Residuals(nn.Module):
@@ -79,7 +84,7 @@ class Block(nn.Module):
         self.norm2 = nn.BatchNorm2d(channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.relu(x + self.norm2(self.conv2(self.conv1(x))), inplace=True)
+        return F.relu(self.norm2(self.conv2(self.conv1(x))).add_(x), inplace=True)
 
 
 class TraceNet(nn.Module):
@@ -147,17 +152,53 @@ class TraceNet(nn.Module):
         """
         height, width = images.shape[-2:]
         images = F.pad(images, (0, -width % 2, 0, -height % 2), mode="replicate")
-        x0 = self.stem(torch.cat([images, self.residuals(images)], dim=1))
-        x1 = self.down1(F.avg_pool2d(x0.abs_(), 2))
+        # In training BatchNorm has to see all rows at once; other devices gain nothing.
+        strips = not self.training and images.device.type == "cpu"
+        look = 1 + 2 * len(self.down1)
+        x1 = by_strips(self.shallow, [(images, 2)], 1, look) if strips else self.shallow(images)
         x2 = self.down2(x1)
         x3 = self.down3(self.in3(x2) + self.grid_in(self.grid(images)))
         x4 = self.down4(x3)
 
-        y = self.up3(upsample(self.lateral4(x4), x3) + self.lateral3(x3))
-        y = self.up2(upsample(y, x2) + self.lateral2(x2))
-        y = self.up1(upsample(y, x1) + self.lateral1(x1))
-        mask = upsample(self.mask_head(y), images)[..., :height, :width]
+        y = self.up3(upsample(self.lateral4(x4), x3).add_(self.lateral3(x3)))
+        y = self.up2(upsample(y, x2).add_(self.lateral2(x2)))
+        y = by_strips(self.last, [(y, 1), (x1, 2)], 2, 2) if strips else self.last(y, x1)
+        mask = upsample(y, images)[..., :height, :width]
         return LocalizerOutput(mask.float(), self.evidence_head(x4).float())
+
+    def shallow(self, images: Tensor) -> Tensor:
+        """The layers at 1/1 and 1/2 on the way down: (B, 3, H, W) -> (B, C, H / 2, W / 2)."""
+        x0 = self.stem(torch.cat([images, self.residuals(images)], dim=1))
+        # |x|; the gradient of `abs` takes two steps, of which one is slow in bfloat16.
+        size = F.leaky_relu(x0, -1.0) if x0.requires_grad else x0.abs_()
+        return self.down1(F.avg_pool2d(size, 2))
+
+    def last(self, y: Tensor, x1: Tensor) -> Tensor:
+        """The layers at 1/2 on the way up, with the mask's logits at their end."""
+        return self.mask_head(self.up1(upsample(y, x1).add_(self.lateral1(x1))))
+
+
+def by_strips(
+    layers: Callable[..., Tensor], inputs: Sequence[tuple[Tensor, int]], rows: int, look: int
+) -> Tensor:
+    """The same as ``layers(*inputs)``, one strip of rows after the other.
+
+    At full and half resolution the maps between the layers are most of the memory, and fetching it
+    takes a CPU longer than many a layer. Those of a strip are small and lie where the last's did.
+
+    Args:
+        layers: tensors (B, C, H, W) to one.
+        inputs: the tensors, each with its number of rows in a unit of height.
+        rows: that of the result.
+        look: units above and below a row that act on it.
+    """
+    first, each = inputs[0]
+    strips = []
+    for top in range(0, -(-first.shape[2] // each), STRIP):
+        start, stop = max(0, top - look), top + STRIP
+        strip = layers(*(x[:, :, start * n : (stop + look) * n] for x, n in inputs))
+        strips.append(strip[:, :, (top - start) * rows : (stop - start) * rows])
+    return torch.cat(strips, dim=2)
 
 
 def upsample(x: Tensor, like: Tensor) -> Tensor:
