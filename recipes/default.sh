@@ -8,8 +8,8 @@
 # AUTOENCODER  a folder with a latent-diffusion autoencoder, such as TAEF2
 # OUT          data, runs and results
 #
-# Two free cores: about 30 minutes for the pictures, 260 for the training, 60 for thresholds and figures.
-# RUN=run-2, run-4 or run-5 measures an earlier stage at the end.
+# Two free cores: about 40 minutes for the pictures, 320 for the training, 60 for thresholds and figures;
+# much less where the processor has AMX. RUN=run-6 measures an earlier stage at the end.
 set -euo pipefail
 photos=$1 autoencoder=$2 out=$3
 forgemap=${FORGEMAP:-.venv/bin/forgemap} python=${PYTHON:-.venv/bin/python}
@@ -125,19 +125,20 @@ methods=splice,splice_poisson,copy_move,inpaint_telea,inpaint_ns,inpaint_exempla
 methods+=,autoencoder_paste,inpaint_learned,heal
 pictures wide-overlay train 63 6 3 --benign 0.9 --processing logo,text,watermark,frame
 mapfile -t wide < <(data wide-{plain,plain-2,varied,varied-2,honest,overlay,val} plain-val)
-"${train[@]}" "${wide[@]}" --out "$out/run-7" --init "$out/run-6/model" --steps 6500 --decay 0.7 \
+"${train[@]}" "${wide[@]}" --out "$out/run-7" --init "$out/run-6/model" --steps 5000 --decay 0.7 \
     --lr 0.001 --warmup 50 --validate-every 1500 --validate-on 150 --seed 111 --untouched 0.4 \
     --augment 0.45 --image 0.5 --weights '{splice: 2, copy_move: 1.5, inpaint_telea: 0.7,
     inpaint_ns: 0.7, autoencoder_paste: 1.3, resample: 0.6, noise: 0.3, jpeg_region: 0.5}'
 
 # Thresholds on the val split, as made and after each kind of honest processing. Figures on the test
 # split: as made, after JPEG, whole camera files, and what other tools make of other photographs.
-methods=$edits run=${RUN:-run-6}
+methods=$edits run=${RUN:-run-7}
 pictures cal-honest val 22 6 2 --vary --benign 0.5
 pictures cal-plain val 26 6 2
 pictures cal-varied val 28 6 2 --vary
 "$forgemap" calibrate "$out/$run/model" "$out"/{camera,small}-cal-{varied,plain,honest} \
-    --photos "$photos" --processing all --alarms 0.03 --workers 2 --out "$out/calibration"
+    --photos "$photos" --processing all --alarms 0.03 --score evidence_lse \
+    --workers 2 --out "$out/calibration"
 "$forgemap" evaluate "$out/$run/model" "$out/test" --recompress 90,75 --workers 2 --out "$out/results"
 "$forgemap" evaluate "$out/$run/model" "$out/test-whole" --workers 2 --out "$out/results-whole"
 "$python" -m benchmarks.foreign "$photos" --out "$out/foreign"
