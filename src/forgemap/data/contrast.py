@@ -45,6 +45,8 @@ class ViewSettings:
     """Share of the area in a large crop."""
     local_area: tuple[float, float] = (0.05, 0.4)
     """Share of the area in a small crop."""
+    native: bool = False
+    """Whether crops keep their resolution (see `native_crop`), or get the view's side by resizing."""
     encodings: str = "match"
     """A key of `ENCODINGS`."""
     qualities: tuple[int, ...] = ()
@@ -77,9 +79,10 @@ def four_views(pixels: Pixels, settings: ViewSettings, rng: Rng) -> list[Pixels]
         pixels = window(pixels, settings.window, rng, padded=False)
     fit = FITS[settings.fit]
     side, most = settings.side, settings.transforms
+    crop = native_crop if settings.native else resized_crop
     views = [pixels, some(pixels, rng, most)]
     for area in (settings.global_area, settings.local_area):
-        views.append(some(resized_crop(pixels, side, area, rng), rng, most))
+        views.append(some(crop(pixels, side, area, rng), rng, most))
     return [fit(view, side, rng) for view in views]
 
 
@@ -100,6 +103,17 @@ def resized_crop(pixels: Pixels, side: int, area: tuple[float, float], rng: Rng)
     top, left = int(rng.integers(0, height - h + 1)), int(rng.integers(0, width - w + 1))
     part = PILImage.fromarray(pixels[top : top + h, left : left + w])
     return np.array(part.resize((side, side), PILImage.Resampling.BICUBIC))
+
+
+def native_crop(pixels: Pixels, side: int, area: tuple[float, float], rng: Rng) -> Pixels:
+    """A random square of the picture, mirrored at its borders until it is (side, side).
+
+    It has a share in ``area`` of the view's area. Nothing is resampled: what resizing wipes out,
+    such as the traces of a good decoder, a crop of any size still shows.
+    """
+    part = window(pixels, max(2, round(side * rng.uniform(*area) ** 0.5)), rng, padded=False)
+    below, right = (side - size for size in part.shape[:2])
+    return np.pad(part, ((0, below), (0, right), (0, 0)), "reflect")
 
 
 def resize_fit(pixels: Pixels, side: int, rng: Rng) -> Pixels:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -146,13 +146,18 @@ class FolderPairs:
 
     An epoch is one time round the photos. Each class goes through its own pictures without
     repetition until all were seen, however unequal the classes are; in every round of as many pairs
-    as there are generators each of them comes once, and each goes through its own pictures.
+    as there are generators each of them comes once, and each goes through its own pictures. Those
+    named in ``often`` come so many times in a round, which is so much longer.
     """
 
-    def __init__(self, pictures: Sequence[Labelled], seed: int) -> None:
+    def __init__(
+        self, pictures: Sequence[Labelled], seed: int, often: Mapping[str, int] | None = None
+    ) -> None:
         self.real = [p for p in pictures if not p.fake]
         self.fake = generators(pictures)
-        self.names, self.seed = list(self.fake), seed
+        self.often = {name: (often or {}).get(name, 1) for name in self.fake}
+        self.names = [(name, k) for name, times in self.often.items() for k in range(times)]
+        self.seed = seed
         if not self.real or not self.fake:
             raise DataError("Training needs real and generated pictures: one of them is missing.")
         for name, group in self.fake.items():
@@ -168,10 +173,11 @@ class FolderPairs:
 
     def __getitem__(self, n: int) -> Pair:
         turn, place = divmod(n, len(self.names))
-        name = self.names[self._pick(1, turn, len(self.names), place)]
+        name, again = self.names[self._pick(1, turn, len(self.names), place)]
         group = self.fake[name]
         real = self._pick(0, *_turn(n, len(self.real)))
-        fake = self._pick(2 + self.names.index(name), *_turn(turn, len(group)))
+        number = turn * self.often[name] + again
+        fake = self._pick(2 + list(self.fake).index(name), *_turn(number, len(group)))
         return Pair(self.real[real], group[fake])
 
     def _pick(self, stream: int, turn: int, size: int, place: int) -> int:

@@ -3,6 +3,7 @@
 Most models are exported whole. TraceNet's residuals and JPEG-grid maps stay in torch: they are
 fixed, must never lose precision, and the grid's choice of an origin is a maximum among near ties,
 which another library's rounding would decide otherwise (probabilities then differ by up to 0.05).
+So do those of an embedder whose stem is TraceNet's encoder.
 """
 
 from __future__ import annotations
@@ -15,8 +16,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..models.embedder import Embedder
 from ..models.grid import GridTraces
 from ..models.output import LocalizerOutput
+from ..models.stems import TraceStem
 from ..models.tracenet import Residuals, TraceNet
 
 Arrays = list[np.ndarray]
@@ -92,6 +95,27 @@ class Traces:
         return LocalizerOutput(mask[..., : images.shape[-2], : images.shape[-1]], evidence)
 
 
+class TraceEmbeddings(Traces):
+    """An embedder with a stem of traces: the graph begins where the stem's learned layers do."""
+
+    outputs = ("embeddings",)  # type: ignore[assignment]
+    free = ()  # type: ignore[assignment]
+
+    def after(self, outputs: Arrays, images: Tensor) -> Tensor:  # type: ignore[override]
+        return torch.from_numpy(outputs[0])
+
+
+class TraceEmbeddingsCore(nn.Module):
+    """The learned layers of such an embedder, of inputs as `Traces.before` makes them."""
+
+    def __init__(self, model: Embedder, stem: TraceStem) -> None:
+        super().__init__()
+        self.model, self.stem = model, stem
+
+    def forward(self, planes: Tensor, grid: Tensor) -> Tensor:
+        return self.model.of_tokens(self.stem.learned(planes, grid))
+
+
 class TraceCore(nn.Module):
     """TraceNet's learned layers, of inputs as `Traces.before` makes them.
 
@@ -154,6 +178,9 @@ class _MaskAlone(nn.Module):
 def cut(model: nn.Module) -> Cut:
     """How a torch model of `forgemap.models`, in eval mode, is exported."""
     front = front_of(traits_of(model))
+    if isinstance(front, TraceEmbeddings):
+        assert isinstance(model, Embedder) and isinstance(model.patches, TraceStem)
+        return Cut(front, TraceEmbeddingsCore(model, model.patches))
     if isinstance(front, Traces):
         assert isinstance(model, TraceNet)
         return Cut(front, TraceCore(model))
@@ -172,6 +199,8 @@ def traits_of(model: Any) -> dict[str, Any]:
     for name in ("stride", "reach", "width", "image_size"):
         if isinstance(getattr(model, name, None), int):
             traits[name] = getattr(model, name)
+    if "stem" in model.config:
+        traits["stem"] = model.config["stem"]
     if hasattr(model, "fingerprint"):
         traits["fingerprint"] = model.fingerprint()
     return traits
@@ -182,5 +211,6 @@ def front_of(traits: Any) -> Front:
     if traits["architecture"] == "tracenet":
         return Traces()
     if traits["architecture"] == "embedder":
-        return Embeddings()
+        # Exports made before there was such a stem do not name theirs.
+        return TraceEmbeddings() if traits.get("stem") == "traces" else Embeddings()
     return Whole(bool(traits["evidence"]))

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ModelError
-from ..models.embedder import Embedder, SpectrumStem
+from ..models.embedder import Embedder
 from ..models.gradcam import GradCamDecoder
+from ..models.stems import SpectrumStem
 from .folded import fold
 
 

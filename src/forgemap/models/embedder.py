@@ -18,7 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ModelError
-from ..preprocess import Preprocess
+from ..preprocess import NATIVE, Preprocess
+from .stems import STEMS, SpectrumStem, TraceStem
 
 #: As published: native resolution (pictures are cropped, never resized), ImageNet's mean and std.
 CODE = Preprocess(size=None, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
@@ -28,46 +29,6 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": nn.functional.relu,
     "gelu_pytorch_tanh": nn.GELU(approximate="tanh"),
 }
-
-
-class SpectrumStem(nn.Module):
-    """Tokens for a small training set: the spectra of blocks instead of raw pixels.
-
-    images (B, 3, H, W) -> (B, width, H / 16 - 1, W / 16 - 1). Blocks of 32 x 32 pixels, half
-    overlapping and under a Hann window, of luminance and two colour differences -> the logarithm
-    of their power spectra, standardised, and a linear layer. Upsampling leaves its trace in the
-    spectrum (Frank et al., "Leveraging frequency analysis for deep fake image recognition", ICML
-    2020), where patches of raw pixels take many more pictures to find it.
-    """
-
-    BLOCK = 32
-    window: Tensor
-    colours: Tensor
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        side = self.BLOCK
-        hann = torch.hann_window(side)
-        self.register_buffer("window", torch.outer(hann, hann), persistent=False)
-        colours = torch.tensor([[0.299, 0.587, 0.114], [-0.5, 0.0, 0.5], [-0.25, 0.5, -0.25]])
-        self.register_buffer("colours", colours, persistent=False)
-        self.standard = nn.BatchNorm1d(3 * side * (side // 2 + 1), affine=False)
-        self.tokens = nn.Linear(self.standard.num_features, width)
-
-    def forward(self, images: Tensor) -> Tensor:
-        side = self.BLOCK
-        with torch.autocast(images.device.type, enabled=False):  # powers span many magnitudes
-            planes = torch.einsum("kc,bchw->bkhw", self.colours, images.float())
-            blocks = planes.unfold(2, side, side // 2).unfold(3, side, side // 2)
-            blocks = (blocks - blocks.mean(dim=(-2, -1), keepdim=True)) * self.window
-            power = torch.fft.rfft2(blocks).abs().square()  # (B, 3, h, w, 32, 17)
-            spectra = (power + 1e-3).log().permute(0, 2, 3, 1, 4, 5).flatten(3)
-        flat = self.standard(spectra.flatten(0, 2)).view_as(spectra)
-        return self.tokens(flat).permute(0, 3, 1, 2)
-
-
-#: How pixels become tokens: "patches" as published, "spectra" by a `SpectrumStem`.
-STEMS = ("patches", "spectra")
 
 
 class Embedder(nn.Module):
@@ -85,7 +46,8 @@ class Embedder(nn.Module):
         activation: a key of `ACTIVATIONS`.
         eps: of every layer norm.
         dropout: share of values that is dropped in training.
-        stem: one of `STEMS`; "spectra" needs patches of 16 pixels and an image_size of at least 32.
+        stem: one of `STEMS`; "spectra" and "traces" need patches of 16 pixels, and "spectra" an
+            image_size of at least 32.
 
     The defaults are the published network's (5.5 M weights).
     """
@@ -117,16 +79,22 @@ class Embedder(nn.Module):
                 "the stem of spectra takes blocks of 32 pixels at steps of 16: patch must be 16 "
                 f"and image_size at least 32, not {patch} and {image_size}."
             )
+        if stem == "traces" and patch != 16:
+            raise ModelError(
+                f"the stem of traces makes a token of 16 x 16 pixels: patch must be 16, not {patch}."
+            )
         if layers < 1:
             raise ModelError(f"{layers} layers make no network; give at least 1.")
         config = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
         self.config: dict[str, Any] = {"architecture": "embedder", **config}
-        self.preprocess = CODE
+        self.preprocess = NATIVE if stem == "traces" else CODE
         self.width, self.image_size = width, image_size
         self.patches: nn.Module
         side = image_size // patch
         if stem == "patches":
             self.patches = nn.Conv2d(3, width, patch, stride=patch)
+        elif stem == "traces":
+            self.patches = TraceStem(width)
         else:
             self.patches, side = SpectrumStem(width), side - 1
         self.class_token = nn.Parameter(torch.zeros(1, 1, width))
@@ -164,7 +132,11 @@ class Embedder(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """images (B, 3, image_size, image_size) -> embeddings (B, width)."""
-        patches = self.patches(images).flatten(2).transpose(1, 2)
+        return self.of_tokens(self.patches(images))
+
+    def of_tokens(self, patches: Tensor) -> Tensor:
+        """What the stem gave (B, width, h, w) -> embeddings (B, width)."""
+        patches = patches.flatten(2).transpose(1, 2)
         tokens = torch.cat([self.class_token.expand(patches.shape[0], -1, -1), patches], dim=1)
         tokens = tokens + self.positions
         *blocks, last = self.blocks

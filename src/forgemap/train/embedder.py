@@ -20,7 +20,7 @@ from ..classifiers import Source
 from ..classifiers import save as save_classifier
 from ..data.contrast import PairViews, ViewDataset
 from ..models.build import build
-from ..models.checkpoint import save_model
+from ..models.checkpoint import load_model, save_model
 from ..models.embedder import Embedder
 from ..models.huggingface import load_embedder
 from .batches import loader
@@ -34,6 +34,9 @@ from .state import RunFolder, WeightAverage, writing
 from .steering import anywhere, interruptible, progress_bar, summary
 
 __all__ = ["EmbedderConfig", "train"]
+
+BUNDLED = Path(__file__).parents[1] / "weights" / "default"
+"""The bundled localizer's folder, which `stem_weights: default` names."""
 
 
 def train(config: EmbedderConfig, *, progress: bool = True) -> Path:
@@ -121,6 +124,10 @@ def new_network(config: EmbedderConfig) -> Embedder:
         network = load_embedder(config.init)[0]
     else:
         network = build({"architecture": "embedder", **config.model})  # type: ignore[assignment]
+    if config.stem_weights:
+        bundled = config.stem_weights == "default"
+        localizer, _ = load_model(BUNDLED if bundled else config.stem_weights)
+        network.patches.copy_encoder(localizer, config.stem_weights)  # type: ignore[operator]
     return network.train()
 
 

@@ -61,6 +61,14 @@ class EmbedderConfig:
     out: str = described("runs/embedder", "Folder of the run: checkpoints, curves, model.")
     model: dict[str, Any] = described({}, "Arguments of the network, where not CoDE's, by name.")
     init: str = described("", "Embedder's folder whose weights to start from.")
+    stem_weights: str = described(
+        "",
+        "Localizer's folder (a TraceNet) whose encoder a stem of traces starts as; default = the "
+        "bundled one.",
+    )
+    often: dict[str, int] = described(
+        {}, "How often a generator comes in each round of all, where not once, by name (folders)."
+    )
     # What is seen.
     window: int = described(
         512, "Pictures are first cut to at most so many pixels a side; 0 = not at all."
@@ -69,6 +77,11 @@ class EmbedderConfig:
     transforms: int = described(2, "Most transforms of one view; each gets 0 to so many.")
     global_area: list[float] = described([0.4, 1.0], "Share of the area in a large crop.")
     local_area: list[float] = described([0.05, 0.4], "Share of the area in a small crop.")
+    native: bool = described(
+        False,
+        "Whether crops keep their resolution, mirrored until they fill the view (their area is a "
+        "share of the view's), or are resized, as published.",
+    )
     encodings: str = described(
         "match",
         f"So that no encoding tells the class: {'; '.join(map(': '.join, ENCODINGS.items()))}.",
@@ -171,6 +184,12 @@ class EmbedderConfig:
         for name, (holds, wanted) in rules.items():
             if not holds:
                 raise ForgemapError(f"{name} is {getattr(self, name)!r}; it must be {wanted}.")
+        if self.stem_weights and (self.init or self.model.get("stem") != "traces"):
+            raise ForgemapError(
+                "stem_weights is for a new network with --model '{stem: traces}', without --init."
+            )
+        if wrong := [n for n, times in self.often.items() if type(times) is not int or times < 1]:
+            raise ForgemapError(f"often: {wrong[0]} must be a whole number of times, at least 1.")
         if self.strategy == "fsdp" and self.precision != "32-true":
             raise ForgemapError("--strategy fsdp needs --precision 32-true.")
 
@@ -183,6 +202,7 @@ class EmbedderConfig:
             window=self.window,
             global_area=(self.global_area[0], self.global_area[1]),
             local_area=(self.local_area[0], self.local_area[1]),
+            native=self.native,
             encodings=self.encodings,
             qualities=qualities,
         )

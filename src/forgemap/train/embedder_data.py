@@ -69,6 +69,10 @@ def read_material(config: EmbedderConfig) -> Material:
         raise DataError(
             f"leave_out: there is no generator {', '.join(unknown)}; there are {', '.join(known)}."
         )
+    if unknown := sorted(set(config.often) - set(known)):
+        raise DataError(
+            f"often: there is no generator {', '.join(unknown)}; there are {', '.join(known)}."
+        )
     train = of_split(pictures, "train")
     held = _held_out(config) if config.held_out else of_split(pictures, "val")
     train = [p for p in train if p.generator not in config.leave_out]
@@ -79,7 +83,7 @@ def read_material(config: EmbedderConfig) -> Material:
     if held:
         _need_both(held, f"{', '.join(config.held_out or config.data)}: the held-out part")
     return Material(
-        pairs=FolderPairs(train, config.seed),
+        pairs=FolderPairs(train, config.seed, config.often),
         fit=spread(train, config.fit_on),
         held=spread(held, config.validate_on) if config.validate_on else held,
         qualities=jpeg_qualities(train),
@@ -112,6 +116,8 @@ def _of_shards(config: EmbedderConfig) -> Material:
         raise DataError(
             f"{config.data[0]}: leave_out works on folders; write shards without those generators."
         )
+    if config.often:
+        raise DataError(f"{config.data[0]}: often works on folders; shards hold every generator.")
     index = open_index(config.data[0])
     splits = {shard.split for shard in index.shards}
     split = "train" if "train" in splits else None

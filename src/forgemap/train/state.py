@@ -126,8 +126,9 @@ class RunFolder:
         """The configuration as the model folder records it (without this machine's folders)."""
         values = {f.name: getattr(config, f.name) for f in fields(config)}
         values["data"] = [Path(d).name for d in values["data"]]
-        if values.get("init"):
-            values["init"] = Path(values["init"]).name
+        for name in ("init", "stem_weights"):
+            if values.get(name):
+                values[name] = Path(values[name]).name
         own = ("out", "cache", "cache_limit")
         return {name: value for name, value in values.items() if name not in own}
 
