@@ -15,6 +15,8 @@ from forgemap.models.build import build
 from forgemap.models.checkpoint import load_model, save_model
 from forgemap.models.embedder import AGGREGATIONS, CROPS, Embedder, aggregate, cut
 from forgemap.models.huggingface import load_embedder
+from forgemap.models.tracenet import TraceNet
+from forgemap.preprocess import NATIVE
 
 from .conftest import picture
 
@@ -287,4 +289,55 @@ def test_the_stem_of_spectra_is_saved_loaded_and_refused_by_name(tmp_path: Path)
     with pytest.raises(ModelError, match="blocks of 32 pixels"):
         Embedder(stem="spectra", patch=8)
     with pytest.raises(ModelError, match="unknown stem"):
+        Embedder(stem="wavelets")
+
+
+def traces(**sizes: int) -> Embedder:
+    torch.manual_seed(0)
+    sizes = {"width": 24, "layers": 1, "heads": 3, "mlp": 48, "image_size": 64, **sizes}
+    return Embedder(**sizes, stem="traces").eval()  # type: ignore[arg-type]
+
+
+def test_the_stem_of_traces_makes_a_token_of_every_16_pixels() -> None:
+    model = traces()
+    assert model.patches(images(2, 64)).shape == (2, 24, 4, 4)
+    assert model(images(2, 64)).shape == (2, 24)
+    assert model.preprocess == NATIVE, "TraceNet's own: [-1, 1] at native resolution"
+
+
+def test_the_stem_of_traces_starts_as_a_localizers_encoder() -> None:
+    """Up to 1/8 its features are TraceNet's, found here by running TraceNet itself."""
+    torch.manual_seed(5)
+    localizer = TraceNet().eval()
+    with torch.no_grad():  # statistics, too, are part of what is taken over
+        for name, value in localizer.state_dict().items():
+            if "running" in name:
+                value.add_(torch.rand_like(value))
+    model, features = traces(), []
+    before = model.patches.tokens.weight.clone()
+    model.patches.copy_encoder(localizer, "it")
+    localizer.down3.register_forward_hook(lambda *made: features.append(made[2]))
+    model.patches.standard.register_forward_pre_hook(lambda _, given: features.append(given[0]))
+    inputs = images(2, 64).clamp(-1, 1)
+    with torch.no_grad():
+        localizer(inputs)
+        model(inputs)
+    torch.testing.assert_close(features[0], features[1], atol=1e-5, rtol=1e-4)
+    assert torch.equal(model.patches.tokens.weight, before), "the rest stays its own"
+    with pytest.raises(ModelError, match="it: is no TraceNet"):
+        model.patches.copy_encoder(spectra(), "it")
+    with pytest.raises(ModelError, match="it: is a TraceNet of other sizes"):
+        model.patches.copy_encoder(TraceNet(widths=(8, 8, 8, 8, 8)), "it")
+
+
+def test_the_stem_of_traces_is_saved_loaded_and_refused_by_name(tmp_path: Path) -> None:
+    model = traces()
+    model.patches.standard.running_mean += 1.0
+    again, _ = load_embedder(save_model(model, tmp_path / "m"))
+    assert torch.equal(again(images(2, 64)), model(images(2, 64)))
+    assert again.preprocess == NATIVE
+    assert again.fingerprint() == model.fingerprint() != traces().fingerprint()
+    with pytest.raises(ModelError, match="16 x 16 pixels"):
+        traces(patch=8)
+    with pytest.raises(ModelError, match="patches, spectra, traces"):
         Embedder(stem="wavelets")

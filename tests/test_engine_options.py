@@ -24,7 +24,7 @@ from forgemap.export import export
 from forgemap.generated import GenerationDetector
 from forgemap.models.build import build
 from forgemap.models.checkpoint import save_model, weights_sha256
-from forgemap.models.embedder import Embedder
+from forgemap.models.embedder import STEMS, Embedder
 
 from .conftest import picture
 
@@ -56,10 +56,10 @@ def localizer(folder: Path) -> Path:
     return save_model(model, folder)
 
 
-def embedder(folder: Path) -> Path:
+def embedder(folder: Path, stem: str = "patches") -> Path:
     """A small embedder and a linear classifier of its embeddings."""
     torch.manual_seed(2)
-    network = Embedder(**SIZES).eval()
+    network = Embedder(**SIZES, stem=stem).eval()
     save_model(network, folder)
     rng = np.random.default_rng(0)
     source = classifiers.Source("small", network.fingerprint(), SIZES["width"])
@@ -205,8 +205,9 @@ def test_the_embedder_follows_where_it_can(tmp_path):
 
 
 @needs_bf16
-def test_an_embedder_in_bf16_is_close_and_known_by_its_own_fingerprint(tmp_path):
-    folder = embedder(tmp_path / "embedder")
+@pytest.mark.parametrize("stem", STEMS)
+def test_an_embedder_in_bf16_is_close_and_known_by_its_own_fingerprint(stem, tmp_path):
+    folder = embedder(tmp_path / "embedder", stem=stem)
     low = engines.load_embedder(folder, engine="torch", precision="bf16").model
     full = engines.load_embedder(folder, engine="torch", precision="fp32").model
     assert low.fingerprint() == full.fingerprint()

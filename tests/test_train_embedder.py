@@ -28,13 +28,16 @@ from forgemap.data.contrast import (
     encoded,
     four_views,
     jpeg_qualities,
+    native_crop,
     resized_crop,
 )
 from forgemap.data.generated import FolderPairs, Labelled, imbalance, of_split, read_generated
 from forgemap.errors import DataError, ForgemapError
 from forgemap.image import load_image
+from forgemap.models.checkpoint import load_model
 from forgemap.models.huggingface import load_embedder
 from forgemap.train.embedder import (
+    BUNDLED,
     EmbedderConfig,
     learning_rate,
     new_network,
@@ -46,6 +49,7 @@ from forgemap.train.embedder import (
 from .conftest import picture
 
 SMALL = {"width": 16, "layers": 1, "heads": 2, "mlp": 16, "patch": 8, "image_size": 32}
+TRACES = {"width": 16, "layers": 1, "heads": 2, "mlp": 16, "image_size": 32, "stem": "traces"}
 
 
 @pytest.fixture(scope="module")
@@ -289,6 +293,36 @@ def test_crops_cover_their_share_of_the_area() -> None:
         assert max(shares) - min(shares) > 0.5 * (bounds[1] - bounds[0])
 
 
+def test_native_crops_resample_nothing_and_cover_their_share_of_the_view() -> None:
+    """Every 2 x 2 pixels of a picture of its own coordinates stay neighbours of the picture."""
+    y, x = np.mgrid[:200, :200]
+    pixels = np.stack([y, x, 0 * x], axis=2).astype(np.uint8)
+    for bounds in ((0.4, 1.0), (0.05, 0.4)):
+        shares = []
+        for seed in range(60):
+            view = native_crop(pixels, 64, bounds, np.random.default_rng(seed)).astype(int)
+            assert view.shape == (64, 64, 3)
+            for axis in (0, 1):  # mirrored: a step up, or the same step down
+                assert (np.abs(np.diff(view[..., axis], axis=axis)) == 1).all()
+            sides = [np.ptp(view[..., axis]) + 1 for axis in (0, 1)]
+            shares.append(sides[0] * sides[1] / 64**2)
+        assert bounds[0] * 0.8 < min(shares) and max(shares) < bounds[1] * 1.15
+        assert max(shares) - min(shares) > 0.5 * (bounds[1] - bounds[0])
+    narrow = native_crop(pixels[:9], 64, (0.4, 1.0), np.random.default_rng(0))
+    assert narrow.shape == (64, 64, 3), "a picture that is narrower than the crop"
+
+
+def test_native_views_of_a_picture_are_not_resized() -> None:
+    """Noise that is 0 or 255 everywhere stays so; resizing makes greys of it."""
+    noise = np.random.default_rng(0).integers(0, 2, (90, 90, 3)).astype(np.uint8) * 255
+    for native in (True, False):
+        settings = ViewSettings(side=64, transforms=0, native=native)
+        views = four_views(noise, settings, np.random.default_rng(1))
+        assert [view.shape for view in views] == [(64, 64, 3)] * 4
+        greys = [bool(((view > 0) & (view < 255)).any()) for view in views]
+        assert greys == [False, False, not native, not native]
+
+
 @pytest.mark.parametrize("fit", FITS)
 @pytest.mark.parametrize("shape", [(8, 9), (20, 300), (300, 200)])
 def test_views_have_one_size_whatever_the_picture(fit: str, shape: tuple[int, int]) -> None:
@@ -330,6 +364,19 @@ def test_generators_take_turns_and_no_photo_comes_twice_in_an_epoch() -> None:
     assert len({p.fake.image for p in stream if p.fake.generator == "b"}) == 50
     assert [p.real.key for p in stream[:7]] != [p.real.key for p in stream[7:14]]
     assert stream[60] == FolderPairs(pictures, seed=3)[60]
+
+
+def test_a_generator_named_in_often_comes_so_many_times_a_round() -> None:
+    pictures = [Labelled(Path(f"{i}"), "real", str(i)) for i in range(7)]
+    pictures += [Labelled(Path(f"{g}{i}"), g, str(i)) for g in "abc" for i in range(12)]
+    pairs = FolderPairs(pictures, seed=3, often={"b": 3})
+    for turn in range(4):
+        fakes = [pairs[n].fake for n in range(5 * turn, 5 * turn + 5)]
+        assert sorted(p.generator for p in fakes) == ["a", "b", "b", "b", "c"]
+    ofb = [pairs[n].fake.image for n in range(20) if pairs[n].fake.generator == "b"]
+    assert len({*ofb}) == 12, "and none of its pictures twice before all were seen"
+    plain = FolderPairs(pictures, seed=3)
+    assert [plain[n] for n in range(30)] == [FolderPairs(pictures, 3, {})[n] for n in range(30)]
 
 
 LAYOUTS = {
@@ -414,6 +461,10 @@ def test_a_generator_with_one_picture_is_refused(generated: Path, tmp_path: Path
         ({"local_area": [0.5, 0.1]}, "the smaller first"),
         ({"encodings": "gif"}, "valid: none, match, again"),
         ({"model": {"width": 17}}, "no network has these sizes"),
+        ({"stem_weights": "default"}, "for a new network with --model '{stem: traces}'"),
+        ({"stem_weights": "nowhere", "model": TRACES}, "nowhere: no such model folder"),
+        ({"often": {"midjourney": 2}}, "often: there is no generator midjourney; there are checks"),
+        ({"often": {"checks": 0}}, "often: checks must be a whole number of times, at least 1"),
     ],
 )
 def test_an_impossible_setting_is_one_sentence(
@@ -479,6 +530,23 @@ def test_bf16_trains(generated: Path, tmp_path: Path) -> None:
     config = small(generated, tmp_path / "run", precision="bf16-mixed", epochs=1)
     weights = load_file(train(config, progress=False) / "model.safetensors")
     assert all(w.dtype == torch.float32 and w.isfinite().all() for w in weights.values())
+
+
+def test_a_stem_of_traces_starts_as_the_bundled_localizer_and_learns(
+    generated: Path, tmp_path: Path
+) -> None:
+    values: dict[str, object] = {"model": TRACES, "stem_weights": "default", "epochs": 1}
+    config = small(generated, tmp_path / "run", **values)
+    localizer = load_model(BUNDLED)[0].state_dict()
+    name = "down3.0.conv1.0.weight"
+    begun = new_network(config).state_dict()
+    assert torch.equal(begun[f"patches.{name}"], localizer[name])
+    folder = train(config, progress=False)
+    ended = load_file(folder / "model.safetensors")
+    assert not torch.equal(ended[f"patches.{name}"], localizer[name]), "trained along"
+    mean = "stem.1.running_mean"
+    assert not torch.equal(ended[f"patches.{mean}"], localizer[mean]), "statistics too"
+    assert load_embedder(folder)[1]["training"]["stem_weights"] == "default"
 
 
 @pytest.mark.distributed
