@@ -46,7 +46,7 @@ class ViewSettings:
     local_area: tuple[float, float] = (0.05, 0.4)
     """Share of the area in a small crop."""
     native: bool = False
-    """Whether crops keep their resolution (see `native_crop`), or get the view's side by resizing."""
+    """Whether crops keep their resolution (see `native_crop`) or are resized to the side."""
     encodings: str = "match"
     """A key of `ENCODINGS`."""
     qualities: tuple[int, ...] = ()

@@ -81,7 +81,7 @@ class Embedder(nn.Module):
             )
         if stem == "traces" and patch != 16:
             raise ModelError(
-                f"the stem of traces makes a token of 16 x 16 pixels: patch must be 16, not {patch}."
+                f"the stem of traces makes tokens of 16 x 16 pixels: patch must be 16, not {patch}."
             )
         if layers < 1:
             raise ModelError(f"{layers} layers make no network; give at least 1.")
