@@ -113,7 +113,7 @@ class TraceEmbeddingsCore(nn.Module):
         self.model, self.stem = model, stem
 
     def forward(self, planes: Tensor, grid: Tensor) -> Tensor:
-        return self.model.of_tokens(self.stem.learned(planes, grid))
+        return self.model.of_tokens(*self.stem.learned(planes, grid))
 
 
 class TraceCore(nn.Module):

@@ -132,12 +132,17 @@ class Embedder(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """images (B, 3, image_size, image_size) -> embeddings (B, width)."""
-        return self.of_tokens(self.patches(images))
+        found = self.patches(images)
+        return self.of_tokens(*(found if isinstance(found, tuple) else (found,)))
 
-    def of_tokens(self, patches: Tensor) -> Tensor:
-        """What the stem gave (B, width, h, w) -> embeddings (B, width)."""
+    def of_tokens(self, patches: Tensor, summary: Tensor | None = None) -> Tensor:
+        """What the stem gave, tokens (B, width, h, w) and what a stem of traces adds to the class
+        token (B, width) -> embeddings (B, width)."""
         patches = patches.flatten(2).transpose(1, 2)
-        tokens = torch.cat([self.class_token.expand(patches.shape[0], -1, -1), patches], dim=1)
+        first = self.class_token.expand(patches.shape[0], -1, -1)
+        if summary is not None:
+            first = first + summary[:, None]
+        tokens = torch.cat([first, patches], dim=1)
         tokens = tokens + self.positions
         *blocks, last = self.blocks
         for block in blocks:

@@ -51,12 +51,13 @@ class SpectrumStem(nn.Module):
 class TraceStem(nn.Module):
     """Tokens that know an edit's traces: `TraceNet`'s way down, to 1/8 of the resolution.
 
-    images (B, 3, H, W) in [-1, 1], H and W multiples of 16 -> (B, width, H / 16, W / 16).
-    TraceNet learned to find regions that an autoencoder gave back, with pixels as they were beside
-    them; the transformer asks of the same features whether the *whole* picture is such a region.
-    They are standardised, and patches of 2 x 2 of them mapped linearly. TraceNet's last stage, at
-    1/16, is left out: what it gathers tells regions apart, and knows less of a whole picture.
-    `copy_encoder` brings TraceNet's weights, which are then trained along.
+    images (B, 3, H, W) in [-1, 1], H and W multiples of 16 -> tokens (B, width, H / 16, W / 16)
+    and a summary (B, width). TraceNet learned to find regions that an autoencoder gave back, with
+    pixels as they were beside them; the transformer asks of the same features whether the *whole*
+    picture is such a region. A token is the mean and the spread of the features at 1/2, 1/4 and
+    1/8 in a cell of 16 x 16 pixels; the summary is the same of the whole picture. Both are
+    standardised and mapped linearly. The last stage, at 1/16, is left out: what it gathers tells
+    regions apart, and knows less of a whole picture. `copy_encoder` brings TraceNet's weights.
     """
 
     #: The learned layers of `TraceNet` that lead to its features at 1/8.
@@ -65,14 +66,30 @@ class TraceStem(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         net = TraceNet()
-        channels = net.config["widths"][3]
+        features = 2 * sum(net.config["widths"][1:4])
         self.residuals, self.grid = net.residuals, net.grid
         for name in self.ENCODER:
             setattr(self, name, getattr(net, name))
-        self.standard = nn.BatchNorm2d(channels, affine=False)
-        self.tokens = nn.Conv2d(channels, width, 2, stride=2)
+        self.standard = nn.BatchNorm2d(features, affine=False)
+        self.tokens = nn.Conv2d(features, width, 1)
+        self.standard_whole = nn.BatchNorm1d(features, affine=False)
+        self.summary = nn.Linear(features, width)
+        self.frozen = False
 
-    def forward(self, images: Tensor) -> Tensor:
+    def freeze(self) -> None:
+        """Neither weights nor statistics of the encoder change in training."""
+        self.frozen = True
+        for name in self.ENCODER:
+            getattr(self, name).requires_grad_(False)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> TraceStem:
+        super().train(mode)
+        for name in self.ENCODER if self.frozen else ():
+            getattr(self, name).eval()
+        return self
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         return self.learned(*self.fixed(images))
 
     def fixed(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -80,14 +97,21 @@ class TraceStem(nn.Module):
         planes = torch.cat([images, self.residuals(images)], dim=1)
         return planes.contiguous(memory_format=torch.channels_last), self.grid(images)
 
-    def learned(self, planes: Tensor, grid: Tensor) -> Tensor:
-        """What `fixed` gave -> tokens (B, width, H / 16, W / 16)."""
+    def learned(self, planes: Tensor, grid: Tensor) -> tuple[Tensor, Tensor]:
+        """What `fixed` gave -> tokens (B, width, H / 16, W / 16) and summary (B, width)."""
         layers: Any = self
         # The size of x, whose gradient in bfloat16 takes `abs` two steps.
         x1 = layers.down1(F.avg_pool2d(F.leaky_relu(layers.stem(planes), -1.0), 2))
-        x3 = layers.down3(layers.in3(layers.down2(x1)) + layers.grid_in(grid))
-        tokens: Tensor = self.tokens(self.standard(x3))
-        return tokens
+        x2 = layers.down2(x1)
+        x3 = layers.down3(layers.in3(x2) + layers.grid_in(grid))
+        with torch.autocast(planes.device.type, enabled=False):  # a spread is a small difference
+            pairs = [moments(x, size) for x, size in ((x1, 8), (x2, 4), (x3, 2))]
+            means, squares = (torch.cat(parts, dim=1) for parts in zip(*pairs, strict=True))
+            cells = torch.cat([means, spread(means, squares)], dim=1)
+            means, squares = means.mean((2, 3)), squares.mean((2, 3))
+            whole = torch.cat([means, spread(means, squares)], dim=1)
+            cells, whole = self.standard(cells), self.standard_whole(whole)
+        return self.tokens(cells), self.summary(whole)
 
     def copy_encoder(self, localizer: nn.Module, source: str) -> None:
         """Take over the weights and statistics of a TraceNet's encoder.
@@ -107,6 +131,17 @@ class TraceStem(nn.Module):
         if any(n not in own or own[n].shape != value.shape for n, value in encoder.items()):
             raise ModelError(f"{source}: is a TraceNet of other sizes than a stem of traces has.")
         self.load_state_dict(own | encoder)
+
+
+def moments(x: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Means of x and of its square, in float32, over squares of ``size`` positions."""
+    x = x.float()
+    return F.avg_pool2d(x, size), F.avg_pool2d(x.square(), size)
+
+
+def spread(mean: Tensor, square: Tensor) -> Tensor:
+    """Standard deviation, of the means of x and of its square."""
+    return (square - mean.square()).clamp(min=1e-6).sqrt()
 
 
 #: How pixels become tokens: "patches" as published, "spectra" by a `SpectrumStem`, "traces" by a

@@ -19,10 +19,12 @@ from torch import Tensor, nn
 from ..classifiers import Source
 from ..classifiers import save as save_classifier
 from ..data.contrast import PairViews, ViewDataset
+from ..errors import ForgemapError
 from ..models.build import build
 from ..models.checkpoint import load_model, save_model
 from ..models.embedder import Embedder
 from ..models.huggingface import load_embedder
+from ..models.stems import TraceStem
 from .batches import loader
 from .embedder_config import EmbedderConfig
 from .embedder_data import Material, read_material
@@ -128,12 +130,16 @@ def new_network(config: EmbedderConfig) -> Embedder:
         bundled = config.stem_weights == "default"
         localizer, _ = load_model(BUNDLED if bundled else config.stem_weights)
         network.patches.copy_encoder(localizer, config.stem_weights)  # type: ignore[operator]
+    if config.stem_frozen:
+        if not isinstance(network.patches, TraceStem):
+            raise ForgemapError(f"{config.init}: stem_frozen is for a stem of traces; it has none.")
+        network.patches.freeze()
     return network.train()
 
 
 def new_optimizer(network: nn.Module, config: EmbedderConfig) -> torch.optim.AdamW:
     """AdamW; biases, norms, the class token and positions are not decayed (as published)."""
-    parameters = dict(network.named_parameters())
+    parameters = {name: p for name, p in network.named_parameters() if p.requires_grad}
     plain = {"class_token", "positions"}
     plain |= {name for name, p in parameters.items() if p.ndim < 2}
     groups: list[dict[str, Any]] = [

@@ -66,6 +66,10 @@ class EmbedderConfig:
         "Localizer's folder (a TraceNet) whose encoder a stem of traces starts as; default = the "
         "bundled one.",
     )
+    stem_frozen: bool = described(
+        False,
+        "Whether the encoder stays as stem_weights or init brought it; only a stem of traces.",
+    )
     often: dict[str, int] = described(
         {}, "How often a generator comes in each round of all, where not once, by name (folders)."
     )
@@ -188,6 +192,8 @@ class EmbedderConfig:
             raise ForgemapError(
                 "stem_weights is for a new network with --model '{stem: traces}', without --init."
             )
+        if self.stem_frozen and not (self.stem_weights or self.init):
+            raise ForgemapError("stem_frozen needs stem_weights or init: what is to stay.")
         if wrong := [n for n, times in self.often.items() if type(times) is not int or times < 1]:
             raise ForgemapError(f"often: {wrong[0]} must be a whole number of times, at least 1.")
         if self.strategy == "fsdp" and self.precision != "32-true":
