@@ -298,31 +298,45 @@ def traces(**sizes: int) -> Embedder:
     return Embedder(**sizes, stem="traces").eval()  # type: ignore[arg-type]
 
 
-def test_the_stem_of_traces_makes_a_token_of_every_16_pixels() -> None:
+def test_the_stem_of_traces_makes_a_token_of_every_16_pixels_and_a_summary() -> None:
     model = traces()
-    assert model.patches(images(2, 64)).shape == (2, 24, 4, 4)
+    tokens, summary = model.patches(images(2, 64))
+    assert tokens.shape == (2, 24, 4, 4) and summary.shape == (2, 24)
     assert model(images(2, 64)).shape == (2, 24)
     assert model.preprocess == NATIVE, "TraceNet's own: [-1, 1] at native resolution"
 
 
 def test_the_stem_of_traces_starts_as_a_localizers_encoder() -> None:
-    """Up to 1/8 its features are TraceNet's, found here by running TraceNet itself."""
+    """Its tokens are of TraceNet's own features, found here by running TraceNet itself."""
     torch.manual_seed(5)
     localizer = TraceNet().eval()
     with torch.no_grad():  # statistics, too, are part of what is taken over
         for name, value in localizer.state_dict().items():
             if "running" in name:
                 value.add_(torch.rand_like(value))
-    model, features = traces(), []
+    model, maps, seen = traces(), {}, {}
     before = model.patches.tokens.weight.clone()
     model.patches.copy_encoder(localizer, "it")
-    localizer.down3.register_forward_hook(lambda *made: features.append(made[2]))
-    model.patches.standard.register_forward_pre_hook(lambda _, given: features.append(given[0]))
+    for name in ("down1", "down2", "down3"):
+        layer = getattr(localizer, name)
+        layer.register_forward_hook(lambda *made, name=name: maps.update({name: made[2]}))
+    for name in ("standard", "standard_whole"):
+        layer = getattr(model.patches, name)
+        layer.register_forward_pre_hook(lambda _, given, name=name: seen.update({name: given[0]}))
     inputs = images(2, 64).clamp(-1, 1)
     with torch.no_grad():
         localizer(inputs)
         model(inputs)
-    torch.testing.assert_close(features[0], features[1], atol=1e-5, rtol=1e-4)
+    # By hand: mean and standard deviation in the second cell of the first row, and of it all.
+    for name, expected in (
+        ("standard", [m[:, :, : m.shape[2] // 4, m.shape[3] // 4 :][..., : m.shape[3] // 4]
+                      for m in maps.values()]),
+        ("standard_whole", list(maps.values())),
+    ):  # fmt: skip
+        means = [m.mean((2, 3)) for m in expected]
+        spreads = [m.std((2, 3), correction=0).clamp(min=1e-3) for m in expected]
+        found = seen[name][..., 0, 1] if name == "standard" else seen[name]
+        torch.testing.assert_close(found, torch.cat(means + spreads, 1), atol=1e-3, rtol=1e-3)
     assert torch.equal(model.patches.tokens.weight, before), "the rest stays its own"
     with pytest.raises(ModelError, match="it: is no TraceNet"):
         model.patches.copy_encoder(spectra(), "it")

@@ -463,6 +463,7 @@ def test_a_generator_with_one_picture_is_refused(generated: Path, tmp_path: Path
         ({"model": {"width": 17}}, "no network has these sizes"),
         ({"stem_weights": "default"}, "for a new network with --model '{stem: traces}'"),
         ({"stem_weights": "nowhere", "model": TRACES}, "nowhere: no such model folder"),
+        ({"stem_frozen": True, "model": TRACES}, "stem_frozen needs stem_weights or init"),
         ({"often": {"midjourney": 2}}, "often: there is no generator midjourney; there are checks"),
         ({"often": {"checks": 0}}, "often: checks must be a whole number of times, at least 1"),
     ],
@@ -532,21 +533,42 @@ def test_bf16_trains(generated: Path, tmp_path: Path) -> None:
     assert all(w.dtype == torch.float32 and w.isfinite().all() for w in weights.values())
 
 
-def test_a_stem_of_traces_starts_as_the_bundled_localizer_and_learns(
-    generated: Path, tmp_path: Path
+@pytest.mark.parametrize("frozen", [False, True])
+def test_a_stem_of_traces_starts_as_the_bundled_localizer_and_learns_unless_frozen(
+    generated: Path, tmp_path: Path, frozen: bool
 ) -> None:
     values: dict[str, object] = {"model": TRACES, "stem_weights": "default", "epochs": 1}
-    config = small(generated, tmp_path / "run", **values)
+    config = small(generated, tmp_path / "run", **values, stem_frozen=frozen)
     localizer = load_model(BUNDLED)[0].state_dict()
-    name = "down3.0.conv1.0.weight"
     begun = new_network(config).state_dict()
-    assert torch.equal(begun[f"patches.{name}"], localizer[name])
     folder = train(config, progress=False)
     ended = load_file(folder / "model.safetensors")
-    assert not torch.equal(ended[f"patches.{name}"], localizer[name]), "trained along"
-    mean = "stem.1.running_mean"
-    assert not torch.equal(ended[f"patches.{mean}"], localizer[mean]), "statistics too"
+    # A weight and a statistic of the encoder.
+    for name in ("down3.0.conv1.0.weight", "stem.1.running_mean"):
+        assert torch.equal(begun[f"patches.{name}"], localizer[name])
+        assert torch.equal(ended[f"patches.{name}"], localizer[name]) == frozen
+    for name in ("patches.tokens.weight", "patches.standard.running_mean", "class_token"):
+        assert not torch.equal(ended[name], begun[name]), "the rest learns either way"
     assert load_embedder(folder)[1]["training"]["stem_weights"] == "default"
+
+
+def test_what_a_frozen_stem_keeps_must_be_one_of_traces(generated: Path, tmp_path: Path) -> None:
+    patches = train(small(generated, tmp_path / "one", epochs=1), progress=False)
+    config = small(generated, tmp_path / "two", init=str(patches), stem_frozen=True)
+    with pytest.raises(ForgemapError, match="stem_frozen is for a stem of traces; it has none"):
+        train(config, progress=False)
+
+
+def test_a_killed_run_with_a_frozen_stem_ends_as_an_uninterrupted_one(
+    generated: Path, tmp_path: Path
+) -> None:
+    """Checkpoints lack what is frozen; the run's start brings it again."""
+    changes: dict[str, object] = {"model": TRACES, "stem_weights": "default", "stem_frozen": True}
+    changes |= {"epochs": 16, "average": 0.9, "validate_every": 0}
+    whole = train(small(generated, tmp_path / "whole", **changes), progress=False)
+    resumed = killed_and_resumed(small(generated, tmp_path / "killed", **changes), 48)
+    a, b = (load_file(folder / "model.safetensors") for folder in (whole, resumed))
+    assert all(torch.equal(a[name], b[name]) for name in a)
 
 
 @pytest.mark.distributed
