@@ -45,6 +45,7 @@ from forgemap.train.embedder import (
     others,
     train,
 )
+from forgemap.train.embedder_data import spread
 
 from .conftest import picture
 
@@ -375,6 +376,8 @@ def test_a_generator_named_in_often_comes_so_many_times_a_round() -> None:
         assert sorted(p.generator for p in fakes) == ["a", "b", "b", "b", "c"]
     ofb = [pairs[n].fake.image for n in range(20) if pairs[n].fake.generator == "b"]
     assert len({*ofb}) == 12, "and none of its pictures twice before all were seen"
+    fitted = [p.generator for p in spread(pictures, 10, {"b": 3})]
+    assert [fitted.count(name) for name in ("real", "a", "b", "c")] == [5, 1, 3, 1]
     plain = FolderPairs(pictures, seed=3)
     assert [plain[n] for n in range(30)] == [FolderPairs(pictures, 3, {})[n] for n in range(30)]
 

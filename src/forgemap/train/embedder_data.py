@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -84,7 +84,7 @@ def read_material(config: EmbedderConfig) -> Material:
         _need_both(held, f"{', '.join(config.held_out or config.data)}: the held-out part")
     return Material(
         pairs=FolderPairs(train, config.seed, config.often),
-        fit=spread(train, config.fit_on),
+        fit=spread(train, config.fit_on, config.often),
         held=spread(held, config.validate_on) if config.validate_on else held,
         qualities=jpeg_qualities(train),
     )
@@ -95,13 +95,20 @@ def is_shards(path: str) -> bool:
     return path.endswith(".tar") or any(Path(path).glob("*.tar"))
 
 
-def spread(pictures: Sequence[Labelled], limit: int) -> list[Labelled]:
-    """At most ``limit``: half real, the rest in equal shares of each generator, evenly spread."""
+def spread(
+    pictures: Sequence[Labelled], limit: int, often: Mapping[str, int] | None = None
+) -> list[Labelled]:
+    """At most ``limit``: half real, the rest in equal shares of each generator, evenly spread.
+
+    Generators named in ``often`` get so many shares, as in training.
+    """
     real = [p for p in pictures if not p.fake]
     fakes = generators(pictures)
-    share = max(1, limit // 2 // max(1, len(fakes)))
+    shares = {name: (often or {}).get(name, 1) for name in fakes}
+    each = limit // 2 / max(1, sum(shares.values()))
+    parts = [(group, max(1, int(each * shares[name]))) for name, group in fakes.items()]
     chosen = []
-    for group, most in ((real, limit - limit // 2), *((g, share) for g in fakes.values())):
+    for group, most in ((real, limit - limit // 2), *parts):
         picks = np.linspace(0, len(group) - 1, min(most, len(group))).round().astype(int)
         chosen += [group[i] for i in picks]
     return chosen
