@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -218,6 +219,15 @@ def test_the_mask_threshold_keeps_untouched_area_within_the_limit() -> None:
     assert seen[1].flagged[index] <= 0.02
     looser = choose_shift(seen, Limits(flagged=0.05))
     assert looser > shift, "a looser limit lets more be marked, since that overlaps better here"
+
+
+def test_a_picture_that_is_marked_as_a_whole_does_not_blunt_the_mask() -> None:
+    seen = [observation("splice", 0.9, 0.9), *(observation("untouched", 0, 0.02) for _ in range(9))]
+    alone = choose_shift(seen, Limits(flagged=0.02))
+    odd = Observation("untouched", "b", False, np.zeros(0), np.full(len(SHIFTS), 0.9), Path())
+    assert choose_shift([*seen, odd], Limits(flagged=0.02)) == alone
+    half = replace(odd, flagged=np.full(len(SHIFTS), 0.5))  # which is a place that stands out
+    assert choose_shift([*seen, half], Limits(flagged=0.02)) < alone
 
 
 def test_one_bad_group_decides_the_threshold() -> None:

@@ -231,7 +231,7 @@ def test_without_an_autoencoder_its_methods_are_left_out_and_this_is_said_once(
     camera: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     photos = sorted(camera.iterdir())[:2]
-    records = read_manifest(run(photos, tmp_path / "out", methods=None, per_photo=11))
+    records = read_manifest(run(photos, tmp_path / "out", methods=None, per_photo=13))
     left_out = {"autoencoder_paste", "latent_edit"}
     assert {record.method for record in records} == set(METHODS) - left_out
     assert capsys.readouterr().err.count("Without --autoencoder") == 1

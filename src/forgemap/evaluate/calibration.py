@@ -48,7 +48,8 @@ class Limits:
 
     #: Chance that an untouched picture is judged manipulated.
     alarms: float = 0.02
-    #: Mean share of the area of an untouched picture that is marked.
+    #: Mean share of the area of an untouched picture that is marked, one marked as a whole counting
+    #: as none.
     flagged: float = 0.005
     #: Chance that an untouched picture is not cleared (manipulated or inconclusive), of each plain
     #: kind and of all kinds together.
@@ -80,11 +81,18 @@ class Calibration(NamedTuple):
 
 def choose_shift(observations: Sequence[Observation], limits: Limits) -> float:
     """The shift with the best mean IoU of those that keep every group of untouched pictures
-    within the limit on marked area; the lowest if none does."""
+    within the limit on marked area; the lowest if none does.
+
+    What is marked as a whole does not count there: of such a picture the verdict says that no
+    place of it stands out (`Decision.whole_area`), and a single photograph that was developed
+    oddly would otherwise blunt the mask of every edit.
+    """
     methods = grouped(o for o in observations if o.edited)
     plain = grouped(o for o in observations if not o.edited)
     overlap = np.mean([np.mean([o.overlap for o in g], axis=0) for g in methods.values()], axis=0)
-    worst = np.max([np.mean([o.flagged for o in g], axis=0) for g in plain.values()], axis=0)
+    marked = {n: np.array([o.flagged for o in group]) for n, group in plain.items()}
+    parts = [np.where(areas > limits.whole, 0, areas).mean(0) for areas in marked.values()]
+    worst = np.max(parts, axis=0)
     allowed = worst <= limits.flagged
     if not allowed.any():
         return float(SHIFTS[0])
