@@ -14,7 +14,10 @@ from ..pooling import FEATURES
 from .calibration_look import Observation
 from .probability import weights_of
 
-REGRESSED = ("logit_peak32", "logit_top", "evidence_peak", "evidence_top", "evidence_lse")
+REGRESSED = (
+    *("logit_peak32", "logit_peak64", "logit_top"),
+    *("evidence_peak", "evidence_top", "evidence_lse"),
+)
 """Statistics that the regression is on; those of the evidence only where the network has it."""
 
 PARTS = 4
