@@ -217,7 +217,8 @@ def test_a_healed_place_has_its_surroundings_brightness_and_another_places_textu
         assert abs(rest.mean()) < 8 and 1.5 < rest.std() < 12, seed
 
 
-def test_recolouring_turns_hues_and_keeps_the_structure() -> None:
+def test_recolouring_keeps_the_structure() -> None:
+    compared = 0
     for edit in edits("recolour"):
         inside = cv2.erode(edit.mask, np.ones((9, 9), np.uint8)) > 0
         before, after = (
@@ -225,7 +226,9 @@ def test_recolouring_turns_hues_and_keeps_the_structure() -> None:
             for p in (PHOTO, edit.pixels)
         )
         if inside.sum() > 100 and before.std() > 5:
+            compared += 1
             assert np.corrcoef(before, after)[0, 1] > 0.8
+    assert compared >= 3
 
 
 def test_a_picture_that_is_healed_all_over_is_refused() -> None:

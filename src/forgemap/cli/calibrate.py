@@ -44,7 +44,12 @@ def calibrate(
         ),
     ] = 0.05,
     flagged: Annotated[
-        float, typer.Option(min=0, max=1, help="Mean share of their area marked, at most.")
+        float,
+        typer.Option(
+            min=0,
+            max=1,
+            help="Mean share of their area marked, at most; one marked as a whole counts as none.",
+        ),
     ] = 0.005,
     doubts: Annotated[
         float, typer.Option(min=0, max=1, help="Chance that one is not cleared, at most.")
