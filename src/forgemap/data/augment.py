@@ -15,6 +15,7 @@ from ..encode import (
     encode_jpeg_by,
     encode_webp,
 )
+from .graphics import draw_graphics
 
 Pixels = np.ndarray
 Rng = np.random.Generator
@@ -117,9 +118,14 @@ def resized_crop(
 
 
 def augment(
-    pixels: Pixels, mask: np.ndarray, rng: Rng, size: int, strength: float = 1.0
+    pixels: Pixels,
+    mask: np.ndarray,
+    rng: Rng,
+    size: int,
+    strength: float = 1.0,
+    graphics: float = 0.0,
 ) -> tuple[Pixels, np.ndarray]:
-    """One training crop: window, resampling, flips, light processing, re-encoding.
+    """One training crop: window, resampling, flips, light processing, graphics, re-encoding.
 
     Nothing here looks at whether the picture is edited, so that no processing can stand for the
     answer. The crop is cut out of a slightly larger re-encoded window, so that the JPEG grid falls
@@ -132,6 +138,8 @@ def augment(
         size: side of the crop in pixels.
         strength: 0 = random window and flips alone; 1 = as the bundled default was trained;
             between, every kind of processing is that much rarer.
+        graphics: share of the crops over which logos, captions or boxes are drawn, whatever the
+            strength; see `draw_graphics`.
 
     Returns:
         pixels (size, size, 3) uint8 and mask (size, size) uint8, 0 or 1.
@@ -151,6 +159,8 @@ def augment(
     if rng.random() < 0.35 * strength:
         for name in rng.choice(list(PHOTOMETRIC), size=int(rng.integers(1, 3)), replace=False):
             pixels = PHOTOMETRIC[str(name)](pixels, rng)
+    if graphics and rng.random() < graphics:
+        pixels, mask = draw_graphics(pixels, mask, rng)
     draw = rng.random()
     if draw < 0.45 * strength:
         pixels = jpeg(pixels, rng)

@@ -62,12 +62,14 @@ class CropDataset(Dataset[Sample]):
         size: int,
         seed: int,
         strength: float = 1.0,
+        graphics: float = 0.0,
         balance: Balance | None = None,
     ) -> None:
         if not records:
             raise DataError("There is no picture to train on: the train split is empty.")
         self.preprocess, self.size, self.seed = preprocess, size, seed
-        self.strength, self.balance = strength, balance or Balance()
+        self.strength, self.graphics = strength, graphics
+        self.balance = balance or Balance()
         self.groups: dict[str, list[Record]] = {}
         for record in records:
             self.groups.setdefault(record.method, []).append(record)
@@ -92,7 +94,7 @@ class CropDataset(Dataset[Sample]):
     def __getitem__(self, index: int) -> Sample:
         rng = np.random.default_rng([self.seed, index])
         pixels, mask = load_pair(self.draw(rng))
-        pixels, mask = augment(pixels, mask, rng, self.size, self.strength)
+        pixels, mask = augment(pixels, mask, rng, self.size, self.strength, self.graphics)
         return Sample(self.preprocess(pixels)[0], torch.from_numpy(mask)[None].float())
 
 

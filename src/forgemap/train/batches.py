@@ -37,6 +37,7 @@ def dataset(records: list[Record], config: LocalizerConfig, network: nn.Module) 
         size=config.crop,
         seed=config.seed,
         strength=config.augment,
+        graphics=config.graphics,
         balance=Balance(config.untouched, config.weights),
     )
 

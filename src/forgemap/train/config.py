@@ -56,6 +56,9 @@ class LocalizerConfig:
     )
     crop: int = described(256, "Crops: side in pixels at native resolution.")
     augment: float = described(1.0, "Crops: strength of the augmentation, 0 (flips) to 1.")
+    graphics: float = described(
+        0.0, "Crops: share over which logos, captions or boxes are drawn, which are no edits."
+    )
     untouched: float = described(0.4, "Crops: share that comes from untouched pictures.")
     weights: dict[str, float] = described(
         {}, "Crops: shares of the methods among the edited, where not 1: {method: weight}."
@@ -141,6 +144,7 @@ class LocalizerConfig:
             "data": (bool(self.data), "name at least one manifest"),
             "crop": (self.crop >= 32 and self.crop % 16 == 0, "a multiple of 16, at least 32"),
             "augment": (0 <= self.augment <= 1, "between 0 and 1"),
+            "graphics": (0 <= self.graphics <= 1, "between 0 and 1"),
             "untouched": (0 <= self.untouched <= 1, "between 0 and 1"),
             "views": (self.views >= 0, "at least 0"),
             "cache_limit": (self.cache_limit > 0, "above 0"),
@@ -223,6 +227,10 @@ class LocalizerConfig:
             (
                 not whole and self.perturb != "none",
                 f"--perturb {self.perturb} is for --samples whole; crops have --augment.",
+            ),
+            (
+                whole and self.graphics > 0,
+                "--graphics draws over crops: whole pictures are taken as they are.",
             ),
             (
                 self.views and self.perturb == "none",
