@@ -7,6 +7,7 @@ import pytest
 
 from forgemap.data.augment import augment
 from forgemap.data.graphics import KINDS, draw_graphics
+from forgemap.data.graphics_parts import figure
 from forgemap.errors import ForgemapError
 from forgemap.train.config import LocalizerConfig
 
@@ -64,6 +65,13 @@ def test_each_kind_draws_something_of_every_size(name: str, size: tuple[int, int
         seen += layer.getchannel("A").getextrema()[1] > 0
     assert seen > 50
     assert name == "pattern" or len(shapes) > 20
+
+
+def test_shapes_of_a_few_pixels_can_be_drawn() -> None:
+    for seed in range(3000):
+        rng = np.random.default_rng(seed)
+        width, height = (int(n) for n in rng.integers(8, 24, 2))
+        assert figure((width, height), float(rng.uniform(0.1, 1)), rng).shape == (height, width)
 
 
 def test_graphics_are_small_and_large() -> None:

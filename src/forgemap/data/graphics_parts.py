@@ -57,8 +57,8 @@ def figure(size: tuple[int, int], scale: float, rng: Rng) -> np.ndarray:
     width, height = size
     stencil = Pillow.new("L", size, 0)
     pen = ImageDraw.Draw(stencil)
-    w, h = width * scale, height * scale
-    x, y = float(rng.uniform(0, width - w)), float(rng.uniform(0, height - h))
+    w, h = max(6, round(width * scale)), max(6, round(height * scale))
+    x, y = int(rng.integers(0, width - w + 1)), int(rng.integers(0, height - h + 1))
     box = (x, y, x + w - 1, y + h - 1)
     line = max(1, round(min(w, h) * float(rng.uniform(0.03, 0.25))))
     outline = rng.random() < 0.25
@@ -67,7 +67,7 @@ def figure(size: tuple[int, int], scale: float, rng: Rng) -> np.ndarray:
     if kind == "disc":
         pen.ellipse(box, **ink)
     elif kind == "box":
-        pen.rounded_rectangle(box, float(rng.choice([0, 0, 0.1, 0.3, 0.5])) * min(w, h), **ink)
+        pen.rounded_rectangle(box, int(float(rng.choice([0, 0, 0.1, 0.3, 0.5])) * min(w, h)), **ink)
     elif kind == "pie":
         start = float(rng.uniform(0, 360))
         pen.pieslice(box, start, start + float(rng.uniform(40, 320)), **ink)
@@ -80,8 +80,7 @@ def figure(size: tuple[int, int], scale: float, rng: Rng) -> np.ndarray:
     elif kind == "code":  # as a QR code or a bar code
         cells = rng.random((1 if rng.random() < 0.4 else 13, 17)) < 0.5
         code = Pillow.fromarray((255 * cells).astype(np.uint8))
-        target = (max(1, round(w)), max(1, round(h)))
-        stencil.paste(code.resize(target, Pillow.Resampling.NEAREST), (round(x), round(y)))
+        stencil.paste(code.resize((w, h), Pillow.Resampling.NEAREST), (x, y))
     else:  # arrow
         mid, tip = y + h / 2, x + w
         pen.line((x, mid, tip - h / 2, mid), 255, line)
