@@ -36,7 +36,8 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from forgemap.models.checkpoint import save_model
 
     torch.manual_seed(0)
-    network = build({"architecture": "tracenet", "widths": [4, 4, 8, 8, 8], "blocks": [1, 1, 1, 1]})
+    sizes = {"widths": [4, 4, 8, 8, 8], "blocks": [1, 1, 1, 1], "colours": True}
+    network = build({"architecture": "tracenet", **sizes})
     return save_model(network, tmp_path_factory.mktemp("models") / "tiny")
 
 

@@ -309,7 +309,7 @@ def test_the_stem_of_traces_makes_a_token_of_every_16_pixels_and_a_summary() -> 
 def test_the_stem_of_traces_starts_as_a_localizers_encoder() -> None:
     """Its tokens are of TraceNet's own features, found here by running TraceNet itself."""
     torch.manual_seed(5)
-    localizer = TraceNet().eval()
+    localizer = TraceNet(colours=True).eval()
     with torch.no_grad():  # statistics, too, are part of what is taken over
         for name, value in localizer.state_dict().items():
             if "running" in name:

@@ -6,13 +6,14 @@ import pytest
 import torch
 
 from forgemap.models import tracenet
-from forgemap.models.tracenet import Residuals, TraceNet, high_pass_kernels
+from forgemap.models.planes import Residuals, high_pass_kernels
+from forgemap.models.tracenet import TraceNet
 
 
 @pytest.fixture(scope="module")
 def network() -> TraceNet:
     torch.manual_seed(0)
-    return TraceNet(widths=(4, 4, 6, 8, 8)).eval()
+    return TraceNet(widths=(4, 4, 6, 8, 8), colours=True).eval()
 
 
 @pytest.mark.parametrize(("height", "width"), [(16, 16), (17, 31), (64, 100), (129, 95)])
@@ -47,7 +48,7 @@ def test_smooth_ramps_leave_no_residual_and_noise_does() -> None:
 
 
 def test_every_parameter_is_trained() -> None:
-    network = TraceNet(widths=(4, 4, 6, 8, 8)).train()
+    network = TraceNet(widths=(4, 4, 6, 8, 8), colours=True).train()
     output = network(torch.rand(2, 3, 64, 64))
     assert output.evidence is not None
     (output.mask.mean() + output.evidence.mean()).backward()

@@ -1,6 +1,6 @@
 """fronts.py: how a model is cut for an export: fixed layers in torch, learned layers in the graph.
 
-Most models are exported whole. TraceNet's residuals and JPEG-grid maps stay in torch: they are
+Most models are exported whole. TraceNet's planes and JPEG-grid maps stay in torch: they are
 fixed, must never lose precision, and the grid's choice of an origin is a maximum among near ties,
 which another library's rounding would decide otherwise (probabilities then differ by up to 0.05).
 So do those of an embedder whose stem is TraceNet's encoder.
@@ -19,8 +19,9 @@ from torch import Tensor, nn
 from ..models.embedder import Embedder
 from ..models.grid import GridTraces
 from ..models.output import LocalizerOutput
+from ..models.planes import Planes
 from ..models.stems import TraceStem
-from ..models.tracenet import Residuals, TraceNet
+from ..models.tracenet import TraceNet
 
 Arrays = list[np.ndarray]
 
@@ -81,14 +82,14 @@ class Traces:
     inputs, outputs = ("planes", "grid"), ("mask", "evidence")
     free = (2, 3)
 
-    def __init__(self) -> None:
-        self.residuals, self.grid = Residuals(), GridTraces()
+    def __init__(self, colours: bool) -> None:
+        self.planes, self.grid = Planes(colours), GridTraces()
 
     def before(self, images: Tensor) -> list[Tensor]:
-        """(B, 3, H, W) -> (B, 12, H', W'), even, and (B, 14, ceil(H' / 8), ceil(W' / 8))."""
+        """(B, 3, H, W) -> (B, 12 or 13, H', W'), even, and (B, 14, ceil(H' / 8), ceil(W' / 8))."""
         height, width = images.shape[-2:]
         images = F.pad(images, (0, -width % 2, 0, -height % 2), mode="replicate")
-        return [torch.cat([images, self.residuals(images)], dim=1), self.grid(images)]
+        return [self.planes(images), self.grid(images)]
 
     def after(self, outputs: Arrays, images: Tensor) -> LocalizerOutput:
         mask, evidence = (torch.from_numpy(array) for array in outputs)
@@ -199,8 +200,9 @@ def traits_of(model: Any) -> dict[str, Any]:
     for name in ("stride", "reach", "width", "image_size"):
         if isinstance(getattr(model, name, None), int):
             traits[name] = getattr(model, name)
-    if "stem" in model.config:
-        traits["stem"] = model.config["stem"]
+    for name in ("stem", "colours"):
+        if name in model.config:
+            traits[name] = model.config[name]
     if hasattr(model, "fingerprint"):
         traits["fingerprint"] = model.fingerprint()
     return traits
@@ -209,8 +211,8 @@ def traits_of(model: Any) -> dict[str, Any]:
 def front_of(traits: Any) -> Front:
     """The front of an export that was made of a model with these traits."""
     if traits["architecture"] == "tracenet":
-        return Traces()
+        return Traces(bool(traits.get("colours")))  # unnamed by exports from before there were any
     if traits["architecture"] == "embedder":
         # Exports made before there was such a stem do not name theirs.
-        return TraceEmbeddings() if traits.get("stem") == "traces" else Embeddings()
+        return TraceEmbeddings(True) if traits.get("stem") == "traces" else Embeddings()
     return Whole(bool(traits["evidence"]))
