@@ -16,7 +16,7 @@ from .conftest import picture
 
 @pytest.fixture(scope="module")
 def edited(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Copies within JPEG photographs of quality 94, saved without loss."""
+    """Copies and noise within JPEG photographs of quality 94, saved without loss."""
     folder = tmp_path_factory.mktemp("photos")
     rng = np.random.default_rng(0)
     for seed in range(6):
@@ -26,7 +26,7 @@ def edited(tmp_path_factory: pytest.TempPathFactory) -> Path:
         )
     out = folder / "edited"
     return synthesize(
-        folder, out, methods=["copy_move"], area=(0.08, 0.3), per_photo=2, progress=False
+        folder, out, methods=["copy_move", "noise"], area=(0.08, 0.3), per_photo=4, progress=False
     )
 
 
@@ -37,6 +37,15 @@ def test_the_grid_tells_until_a_coarser_compression_comes(edited: Path) -> None:
     means = [float(cell.split()[0]) for cell in row[2:]]
     assert means[0] > 0.85
     assert means[-1] < means[0] - 0.3
+
+
+def test_colours_tell_of_pixels_that_were_computed_since(edited: Path) -> None:
+    heads, *rows = grid_limits.by_method(str(edited), None, 100)
+    assert heads[2:] == ["JPEG's grid", "JPEG's colours"]
+    found = {row[0]: [float(cell.split()[0]) for cell in row[2:]] for row in rows}
+    assert set(found) == {"copy_move", "noise"}
+    assert found["noise"][1] > 0.8
+    assert found["copy_move"][0] > 0.85
 
 
 def test_what_has_no_such_edits_is_refused(
