@@ -130,16 +130,17 @@ mapfile -t wide < <(data wide-{plain,plain-2,varied,varied-2,honest,overlay,val}
     --augment 0.45 --image 0.5 --weights '{splice: 2, copy_move: 1.5, inpaint_telea: 0.7,
     inpaint_ns: 0.7, autoencoder_paste: 1.3, resample: 0.6, noise: 0.3, jpeg_region: 0.5}'
 
-# Stage 8: portrait blur, which healing looks like, and logos again.
+# Stage 8: more after portrait blur, which healing looks like, and graphics of endless variety drawn
+# over the crops, since logos were still taken for edits.
 methods=splice,splice_poisson,copy_move,inpaint_telea,inpaint_ns,inpaint_exemplar
 methods+=,autoencoder_paste,inpaint_learned
 pictures wide-hard train 66 10 3 --benign 0.9 --processing portrait,logo
-mapfile -t last < <(data wide-{plain,varied,overlay,hard,val} plain-val)
-"${train[@]}" "${last[@]}" --out "$out/run-8" --init "$out/run-7/model" --steps 600 --decay 0.7 \
-    --lr 0.0006 --warmup 20 --average 0.99 --validate-every 600 --validate-on 60 --seed 121 \
-    --untouched 0.5 --augment 0.4 --image 0.5 --weights '{splice: 2, copy_move: 1.5,
+mapfile -t last < <(data wide-{plain,plain-2,varied,varied-2,honest,overlay,hard,val} plain-val)
+"${train[@]}" "${last[@]}" --out "$out/run-8" --init "$out/run-7/model" --steps 7400 --decay 0.6 \
+    --lr 0.001 --warmup 50 --validate-every 1500 --validate-on 60 --seed 141 --untouched 0.42 \
+    --graphics 0.18 --augment 0.45 --image 0.5 --weights '{splice: 2, copy_move: 1.5,
     inpaint_telea: 0.7, inpaint_ns: 0.7, autoencoder_paste: 1.3, resample: 0.6, noise: 0.3,
-    jpeg_region: 0.5, heal: 0.5}'
+    jpeg_region: 0.5}'
 
 # Thresholds on the val split, as made and after each kind of honest processing. Figures on the test
 # split: as made, after JPEG, whole camera files, and what other tools make of other photographs.
