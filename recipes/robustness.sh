@@ -4,27 +4,33 @@
 #   recipes/robustness.sh PHOTOS AUTOENCODER OUT [MODEL]
 #
 # PHOTOS, AUTOENCODER: as for default.sh. In the environment: LIMIT, how many pictures are measured
-# (100, evenly over the methods; each variant of --robustness is one pass over them); PARTS, the parts
-# of --robustness; ALARMS, how many untouched pictures go through the benign processing (60); HOSTILE,
-# how many pictures are attacked (26). A finished step is not repeated: give another model another OUT.
+# (130, evenly over the methods; each variant of --robustness is one pass over them); PARTS, the parts
+# of --robustness; ALARMS, how many photographs go through the benign processing (78: all); HOSTILE,
+# how many pictures are attacked (26); WORKERS, processes (2). A finished step is not repeated: give another
+# model another OUT.
 set -euo pipefail
 photos=$1 autoencoder=$2 out=$3 model=${4:-default}
-limit=${LIMIT:-100} parts=${PARTS:-jpeg,resize,pipelines} alarms=${ALARMS:-60} hostile=${HOSTILE:-26}
+limit=${LIMIT:-130} parts=${PARTS:-jpeg,resize,pipelines} alarms=${ALARMS:-78} hostile=${HOSTILE:-26}
+workers=${WORKERS:-2}
 forgemap=${FORGEMAP:-.venv/bin/forgemap} python=${PYTHON:-.venv/bin/python}
 export OMP_NUM_THREADS=1
 
 methods=splice,splice_poisson,copy_move,inpaint_telea,inpaint_ns,inpaint_exemplar
 methods+=,autoencoder_paste,latent_edit,resample,blur,noise,jpeg_region
-for split in val test; do
-    "$forgemap" synth "$photos" --crop 512 --untouched --autoencoder "$autoencoder" --per-photo 1 \
-        --methods "$methods" --seed 4 --split "$split" --out "$out/$split"
-done
+pictures() { # SPLIT PER_PHOTO
+    "$forgemap" synth "$photos" --crop 512 --untouched --autoencoder "$autoencoder" --per-photo "$2" \
+        --methods "$methods" --seed 4 --split "$1" --workers "$workers" --out "$out/$1"
+}
+pictures val 1
+pictures test 6 # as in default.sh
 
 "$forgemap" evaluate "$model" "$out/test" --robustness --parts "$parts" --limit "$limit" \
-    --out "$out/robustness"
-grep '"method": "none"' "$out/test/manifest.jsonl" > "$out/test/untouched.jsonl"
+    --workers "$workers" --out "$out/robustness"
+# One untouched crop of each photograph.
+grep '"method": "none"' "$out/test/manifest.jsonl" |
+    awk -F'"source": "' '{ split($2, part, "\""); if (!seen[part[1]]++) print }' > "$out/test/untouched.jsonl"
 "$forgemap" evaluate "$model" "$out/test/untouched.jsonl" --robustness --parts benign \
-    --limit "$alarms" --out "$out/alarms"
+    --limit "$alarms" --workers "$workers" --out "$out/alarms"
 "$python" -m benchmarks.baselines "$out/test" --val "$out/val" --model "$model" --limit "$limit" \
     --out "$out/baselines"
 "$python" -m benchmarks.fooling "$out/test" --model "$model" --limit "$hostile" --out "$out/fooling"

@@ -146,6 +146,10 @@ def test_one_command_writes_one_table_with_the_model(
     assert f"| ela | grid | {model_folder} |" in text
     assert text.count("| blur |") == 4 and text.count("| untouched |") == 1
     assert {*json.loads((out / "baselines.json").read_text())["thresholds"]} == {"ela", "grid"}
+    rows = {name: (out / name / "rows.jsonl") for name in ("ela", "grid", model_folder.name)}
+    before = {name: path.read_bytes() for name, path in rows.items()}
+    assert main([str(edited), *flags]) == 0
+    assert before == {name: path.read_bytes() for name, path in rows.items()}, "measured once"
     assert main([str(edited), "--only", "magic"]) == 2
     assert "Unknown baseline 'magic'" in capsys.readouterr().err
 

@@ -2,7 +2,7 @@
 
 DATA is a manifest (or its folder), as `forgemap synth` makes them. The baselines' thresholds come
 from its val split, or from --val; the figures of all are on the split of --split. The model keeps
-the thresholds that it ships with.
+the thresholds that it ships with. With --out a run that was stopped goes on where it was.
 """
 
 from __future__ import annotations
@@ -42,7 +42,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--split", default="test", choices=("train", "val", "test"))
     parser.add_argument("--limit", type=int, help="at most so many pictures, evenly over methods")
     parser.add_argument("--only", help="comma-separated baselines: " + ", ".join(BASELINES))
-    parser.add_argument("--out", type=Path, help="folder for baselines.md and baselines.json")
+    parser.add_argument(
+        "--out", type=Path, help="folder for baselines.md, .json and each one's results"
+    )
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args(arguments)
     try:
@@ -89,7 +91,15 @@ def run(
 
         judges |= {name: Detector.load(name, detector=None) for name in models}
     found = {
-        name: evaluate(judge, data, split=split, limit=limit, seed=seed, progress=progress)
+        name: evaluate(
+            judge,
+            data,
+            None if out is None else out / Path(name).name,
+            split=split,
+            limit=limit,
+            seed=seed,
+            progress=progress,
+        )
         for name, judge in judges.items()
     }
     text = tables(found)
