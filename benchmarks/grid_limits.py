@@ -4,7 +4,7 @@
 
 The strongest traces of an edit in a JPEG photograph are the grid that the edited part lacks and the
 colours that a decoder cannot give. Here the maps of `models.grid.GridTraces` and of
-`models.planes.jpeg_colours` alone, without any network, tell edited from untouched pixels of
+`models.colours.jpeg_colours` alone, without any network, tell edited from untouched pixels of
 pictures of `forgemap synth` that were saved without loss. First, by method, the mean area under the
 curve of the best of the grid's maps and of the colours' map. Then all of these pictures as they are
 and saved as JPEG once more: the single map that does best. Whatever a network makes of these maps,
@@ -20,7 +20,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from PIL import Image as Pillow
 from sklearn.metrics import roc_auc_score
 
@@ -32,7 +31,6 @@ from forgemap.errors import DataError, ForgemapError
 from forgemap.evaluate.bootstrap import mean_interval
 from forgemap.evaluate.markdown import cell, markdown_table
 from forgemap.models.grid import GridTraces
-from forgemap.models.planes import jpeg_colours
 
 METHODS = ("splice", "copy_move", "autoencoder_paste", "inpaint_telea", "inpaint_exemplar")
 """Edits whose pixels do not keep the photograph's grid."""
@@ -42,11 +40,10 @@ COARSE = 8.0
 
 
 def aucs(pixels: np.ndarray, mask: np.ndarray, traces: GridTraces) -> np.ndarray:
-    """(C + 1,) pixel AUC of each map of GridTraces and of the colours, at 1/8 of the resolution;
+    """(C,) pixel AUC of each map of GridTraces, the colours' last, at 1/8 of the resolution;
     nan where the mask marks all cells or none."""
     image = torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)[None] / 127.5 - 1
-    colours = F.avg_pool2d(jpeg_colours(image), 8, ceil_mode=True)
-    maps = torch.cat([traces(image), colours], dim=1)[0].numpy()
+    maps = traces(image)[0].numpy()
     shape = (maps.shape[2], maps.shape[1])
     cells = np.asarray(Pillow.fromarray(mask).resize(shape, Pillow.Resampling.BOX)) > 127
     if cells.all() or not cells.any():
@@ -77,7 +74,7 @@ def by_method(data: str, split: str | None, limit: int) -> list[list[str]]:
     for record in open_data(data, split):
         if record.manipulated:
             groups.setdefault(record.method, []).append(record)
-    traces = GridTraces()
+    traces = GridTraces(colours=True)
     lines = [["edit", "pictures", "JPEG's grid", "JPEG's colours"]]
     for method, records in sorted(groups.items()):
         some = records[:: max(1, len(records) * len(groups) // limit)]
@@ -102,7 +99,7 @@ def measure(data: str, split: str | None, limit: int) -> list[list[str]]:
     if not records:
         raise DataError(f"{data} has no pictures edited by any of {', '.join(METHODS)}.")
     step = max(1, len(records) // limit)
-    traces = GridTraces()
+    traces = GridTraces(colours=True)
     found: dict[str, list[tuple[str, np.ndarray]]] = {}
     for record in records[::step][:limit]:
         pixels, mask = load_pair(record)

@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from forgemap.models import tracenet
-from forgemap.models.planes import Residuals, high_pass_kernels
-from forgemap.models.tracenet import TraceNet
+from forgemap.models.tracenet import Residuals, TraceNet, high_pass_kernels
 
 
 @pytest.fixture(scope="module")

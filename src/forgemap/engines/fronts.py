@@ -1,6 +1,6 @@
 """fronts.py: how a model is cut for an export: fixed layers in torch, learned layers in the graph.
 
-Most models are exported whole. TraceNet's planes and JPEG-grid maps stay in torch: they are
+Most models are exported whole. TraceNet's residuals and JPEG-grid maps stay in torch: they are
 fixed, must never lose precision, and the grid's choice of an origin is a maximum among near ties,
 which another library's rounding would decide otherwise (probabilities then differ by up to 0.05).
 So do those of an embedder whose stem is TraceNet's encoder.
@@ -19,9 +19,8 @@ from torch import Tensor, nn
 from ..models.embedder import Embedder
 from ..models.grid import GridTraces
 from ..models.output import LocalizerOutput
-from ..models.planes import Planes
 from ..models.stems import TraceStem
-from ..models.tracenet import TraceNet
+from ..models.tracenet import Residuals, TraceNet
 
 Arrays = list[np.ndarray]
 
@@ -83,13 +82,13 @@ class Traces:
     free = (2, 3)
 
     def __init__(self, colours: bool) -> None:
-        self.planes, self.grid = Planes(colours), GridTraces()
+        self.residuals, self.grid = Residuals(), GridTraces(colours)
 
     def before(self, images: Tensor) -> list[Tensor]:
-        """(B, 3, H, W) -> (B, 12 or 13, H', W'), even, and (B, 14, ceil(H' / 8), ceil(W' / 8))."""
+        """(B, 3, H, W) -> (B, 12, H', W'), even, and (B, 14 or 15, ceil(H' / 8), ceil(W' / 8))."""
         height, width = images.shape[-2:]
         images = F.pad(images, (0, -width % 2, 0, -height % 2), mode="replicate")
-        return [self.planes(images), self.grid(images)]
+        return [torch.cat([images, self.residuals(images)], dim=1), self.grid(images)]
 
     def after(self, outputs: Arrays, images: Tensor) -> LocalizerOutput:
         mask, evidence = (torch.from_numpy(array) for array in outputs)

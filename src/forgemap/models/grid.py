@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .colours import jpeg_share
+
 BLOCK = 8
 ZERO = 0.5
 """Coefficients below were zero in the file: decoding rounds to whole grey levels."""
@@ -43,21 +45,23 @@ class GridTraces(nn.Module):
     digital forensics", 2004): five maps count those of low frequency below each of LEVELS.
 
     The maps do not depend on where the grid's origin lies, so that a crop is as good as the whole
-    picture.
+    picture. With ``colours`` a fifteenth map is the share of pixels whose colour a JPEG decoder can
+    give (`jpeg_colours`): it tells of pixels that were computed since, however finely the picture
+    had been compressed, until it is compressed again.
     """
 
-    channels = 9 + len(LEVELS)
     basis: Tensor
 
-    def __init__(self, surroundings: int = 12) -> None:
+    def __init__(self, colours: bool = False, surroundings: int = 12) -> None:
         """``surroundings``: cells to each side of one that settle which grid is the common one."""
         super().__init__()
-        self.surroundings = surroundings
+        self.colours, self.surroundings = colours, surroundings
+        self.channels = 9 + len(LEVELS) + colours
         self.register_buffer("basis", dct_matrix(), persistent=False)
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) in [-1, 1], H and W at least 16 -> (B, 14, ceil(H / 8), ceil(W / 8))."""
+        """(B, 3, H, W) in [-1, 1], H, W at least 16 -> (B, channels, ceil(H / 8), ceil(W / 8))."""
         with torch.autocast(images.device.type, enabled=False):
             images = images.to(torch.promote_types(images.dtype, torch.float32))
             red, green, blue = images.unbind(1)
@@ -75,6 +79,7 @@ class GridTraces(nn.Module):
             agreed = near.gather(1, origin)
             similarity = F.cosine_similarity(near, far, dim=1, eps=1e-3)[:, None]
             levels = at(small, origin).to(luma.dtype) / LOWS
+            colours = [jpeg_share(images, BLOCK)] if self.colours else []
             return torch.cat(
                 [
                     2 * share - 1,
@@ -87,6 +92,7 @@ class GridTraces(nn.Module):
                     (agreed / (own + 0.01)).clamp(-1, 1),
                     similarity,
                     2 * box(levels, 1) - 1,
+                    *colours,
                 ],
                 dim=1,
             )

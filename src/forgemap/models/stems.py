@@ -67,7 +67,7 @@ class TraceStem(nn.Module):
         super().__init__()
         net = TraceNet(colours=True)
         features = 2 * sum(net.config["widths"][1:4])
-        self.planes, self.grid = net.planes, net.grid
+        self.residuals, self.grid = net.residuals, net.grid
         for name in self.ENCODER:
             setattr(self, name, getattr(net, name))
         self.standard = nn.BatchNorm2d(features, affine=False)
@@ -94,7 +94,7 @@ class TraceStem(nn.Module):
 
     def fixed(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """What no training changes: (B, 3, H, W) -> (B, 12, H, W), and (B, 14, H / 8, W / 8)."""
-        planes = self.planes(images)
+        planes = torch.cat([images, self.residuals(images)], dim=1)
         return planes.contiguous(memory_format=torch.channels_last), self.grid(images)
 
     def learned(self, planes: Tensor, grid: Tensor) -> tuple[Tensor, Tensor]:

@@ -12,10 +12,57 @@ from torch import Tensor, nn
 from ..preprocess import NATIVE
 from .grid import GridTraces
 from .output import LocalizerOutput
-from .planes import Planes
+
+
+def high_pass_kernels() -> Tensor:
+    """Three fixed 5x5 high-pass filters, (3, 1, 5, 5), each with a zero sum and unit absolute sum.
+
+    First- and second-order residuals and the "KV" square filter of the spatial rich model
+    (Fridrich and Kodovsky, "Rich models for steganalysis of digital images", 2012, section II).
+    """
+    laplace = torch.zeros(5, 5)
+    laplace[1:4, 1:4] = torch.tensor([[-1.0, 2, -1], [2, -4, 2], [-1, 2, -1]])
+    kv = torch.tensor(
+        [
+            [-1.0, 2, -2, 2, -1],
+            [2, -6, 8, -6, 2],
+            [-2, 8, -12, 8, -2],
+            [2, -6, 8, -6, 2],
+            [-1, 2, -2, 2, -1],
+        ]
+    )
+    second = torch.zeros(5, 5)
+    second[2, 1:4] = torch.tensor([1.0, -2, 1])
+    second[1:4, 2] += torch.tensor([1.0, -2, 1])
+    kernels = torch.stack([laplace, kv, second])
+    return (kernels / kernels.abs().sum(dim=(1, 2), keepdim=True)).unsqueeze(1)
+
 
 STRIP = 64
 """Units of height that a CPU takes at a time through the layers of full and half resolution."""
+
+
+class Residuals(nn.Module):
+    """Noise residuals of a picture: fixed high-pass filters on each colour, clipped.
+
+    (B, 3, H, W) in [-1, 1] -> (B, 9, H, W) in [-1, 1]. The clip keeps strong edges from drowning
+    the weak traces that an edit leaves: values saturate at ``clip`` grey levels.
+    """
+
+    kernels: Tensor
+
+    def __init__(self, clip: float = 2.0) -> None:
+        super().__init__()
+        self.gain = 127.5 / clip
+        self.register_buffer("kernels", high_pass_kernels().repeat(3, 1, 1, 1), persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        # Never in half precision: a residual is a small difference of large numbers.
+        with torch.autocast(images.device.type, enabled=False):
+            images = images.to(torch.promote_types(images.dtype, torch.float32))
+            padded = F.pad(images, (2, 2, 2, 2), mode="replicate")
+            kernels = self.gain * self.kernels.to(images.dtype)
+            return F.conv2d(padded, kernels, groups=3).clamp_(-1, 1)
 
 
 def conv(inputs: int, outputs: int, stride: int = 1, dilation: int = 1) -> nn.Sequential:
@@ -48,8 +95,7 @@ class TraceNet(nn.Module):
     resolution; the first layer's responses are rectified by their magnitude and averaged, so that
     what goes on is the local strength of each trace and not its sign (the absolute-value layer of
     Xu, Wu and Shi, "Structural design of convolutional neural networks for steganalysis", 2016).
-    The traces of JPEG's grid, which hardly form by themselves, are measured and enter at 1/8; the
-    colours that JPEG leaves are measured too, and enter with the pixels.
+    The traces of JPEG's grid, which hardly form by themselves, are measured and enter at 1/8.
     A U-shaped network then gathers context down to 1/16 and returns to 1/2, from where the mask
     logits are interpolated. A second head reads the deepest features: one "evidence"
     logit for each 16x16 cell, pooled over the picture into the image-level score.
@@ -60,7 +106,7 @@ class TraceNet(nn.Module):
     Args:
         widths: channels at 1/1, 1/2, 1/4, 1/8 and 1/16 of the resolution.
         blocks: residual blocks at 1/2, 1/4, 1/8 and 1/16.
-        colours: the first layer also sees which colours a JPEG decoder can give (`jpeg_colours`).
+        colours: JPEG's colours are measured beside its grid; see `GridTraces`.
     """
 
     native = True
@@ -82,14 +128,13 @@ class TraceNet(nn.Module):
             "blocks": list(blocks),
             "colours": colours,
         }
-        self.planes = Planes(colours)
-        first = nn.Conv2d(self.planes.channels, w0, 3, 1, 1, bias=False)
-        self.stem = nn.Sequential(first, nn.BatchNorm2d(w0))
+        self.residuals = Residuals()
+        self.stem = nn.Sequential(nn.Conv2d(3 + 9, w0, 3, 1, 1, bias=False), nn.BatchNorm2d(w0))
         self.down1 = nn.Sequential(conv(w0, w1), *(Block(w1) for _ in range(blocks[0])))
         self.down2 = nn.Sequential(conv(w1, w2, 2), *(Block(w2) for _ in range(blocks[1])))
         self.in3 = conv(w2, w3, 2)
         self.down3 = nn.Sequential(*(Block(w3) for _ in range(blocks[2])))
-        self.grid = GridTraces()
+        self.grid = GridTraces(colours)
         self.grid_in = nn.Sequential(conv(self.grid.channels, w2), nn.Conv2d(w2, w3, 1))
         self.down4 = nn.Sequential(conv(w3, w4, 2), *(Block(w4, 1 + i) for i in range(blocks[3])))
         self.lateral4, self.lateral3 = nn.Conv2d(w4, w2, 1), nn.Conv2d(w3, w2, 1)
@@ -126,7 +171,7 @@ class TraceNet(nn.Module):
 
     def shallow(self, images: Tensor) -> Tensor:
         """The layers at 1/1 and 1/2 on the way down: (B, 3, H, W) -> (B, C, H / 2, W / 2)."""
-        x0 = self.stem(self.planes(images))
+        x0 = self.stem(torch.cat([images, self.residuals(images)], dim=1))
         # |x|; the gradient of `abs` takes two steps, of which one is slow in bfloat16.
         size = F.leaky_relu(x0, -1.0) if x0.requires_grad else x0.abs_()
         return self.down1(F.avg_pool2d(size, 2))

@@ -1,4 +1,4 @@
-"""models/planes.py: which pixels have a colour that a JPEG decoder can give."""
+"""models/colours.py: which pixels have a colour that a JPEG decoder can give."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from forgemap.encode import SUBSAMPLING, decode, encode_jpeg
-from forgemap.models.planes import Planes, jpeg_colours
+from forgemap.models.colours import jpeg_colours, jpeg_share
+from forgemap.models.grid import GridTraces
 
 from .conftest import picture
 
@@ -71,11 +72,19 @@ def test_neither_precision_nor_strips_change_it() -> None:
     assert marked(greys).all(), "a grey is what no chroma gives"
 
 
-def test_the_planes_of_a_network_without_it_are_the_others() -> None:
-    image = torch.rand(2, 3, 40, 52) * 2 - 1
-    with_, without = Planes(True), Planes(False)
-    assert (with_.channels, without.channels) == (13, 12)
-    planes = with_(image)
-    assert torch.equal(planes[:, :12], without(image))
-    assert torch.equal(planes[:, 12:], jpeg_colours(image))
-    assert planes.abs().max() <= 1
+@pytest.mark.parametrize("size", [(64, 64), (70, 133), (200, 41)])
+def test_shares_are_means_of_cells(size: tuple[int, int]) -> None:
+    image = torch.randint(0, 256, (2, 3, *size)) / 127.5 - 1
+    share, marks = jpeg_share(image, 8), jpeg_colours(image)
+    assert share.shape == (2, 1, -(-size[0] // 8), -(-size[1] // 8))
+    assert torch.allclose(share[..., 3, 2], marks[..., 24:32, 16:24].mean((2, 3)))
+    last = marks[..., -(size[0] % 8 or 8) :, -(size[1] % 8 or 8) :]
+    assert torch.allclose(share[..., -1, -1], last.mean((2, 3)))
+
+
+def test_they_join_the_maps_of_the_grid() -> None:
+    image = torch.randint(0, 256, (1, 3, 72, 88)) / 127.5 - 1
+    with_, without = GridTraces(colours=True), GridTraces()
+    assert (with_.channels, without.channels) == (15, 14)
+    assert torch.equal(with_(image)[:, :14], without(image))
+    assert torch.equal(with_(image)[:, 14:], jpeg_share(image, 8))
