@@ -31,14 +31,14 @@ def photo(seed: int = 0) -> np.ndarray:
 @pytest.mark.parametrize("quality", [60, 90, 98])
 def test_every_decoded_pixel_is_one(quality: int, sampling: str) -> None:
     pixels = decode(encode_jpeg(photo(), quality, sampling))
-    saturated = ((pixels == 0) | (pixels == 255)).any(axis=-1)
-    assert saturated.mean() < 0.2
-    assert marked(pixels)[~saturated].mean() > 0.999
+    assert marked(pixels).mean() > 0.999
 
 
 def test_of_all_colours_a_quarter_is() -> None:
     anything = np.random.default_rng(0).integers(0, 256, (400, 400, 3), dtype=np.uint8)
-    assert 0.22 < marked(anything).mean() < 0.26
+    found, saturated = marked(anything), ((anything == 0) | (anything == 255)).any(axis=-1)
+    assert 0.22 < found[~saturated].mean() < 0.26
+    assert found[saturated].all(), "what was cut off may have been any"
 
 
 @pytest.mark.parametrize(

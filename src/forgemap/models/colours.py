@@ -21,16 +21,17 @@ def jpeg_colours(images: Tensor) -> Tensor:
     to red, green and blue: of all 2^24 colours only a quarter ever comes out (JFIF 1.02,
     "Conversion to and from RGB"; for the lattices of colours that compressions leave see Neelamani
     et al., "JPEG compression history estimation for color images", IEEE Transactions on Image
-    Processing 15, 2006). All pixels of a decoded photograph have one of them, but for some
-    saturated ones, and so has all that was compressed again. Of pixels that were computed since,
-    three of four have not: those of a filled, blended, retouched, recoloured or generated region,
-    as long as the picture is not compressed once more.
+    Processing 15, 2006). All pixels of a decoded photograph have one of them, and so has all that
+    was compressed again. Of pixels that were computed since, three of four have not: those of a
+    filled, blended, retouched, recoloured or generated region, as long as the picture is not
+    compressed once more. A saturated pixel, whose true colour is lost, counts as one of them.
 
     (B, 3, H, W) in [-1, 1] -> (B, 1, H, W).
     """
     with torch.autocast(images.device.type, enabled=False):
         levels = images.to(torch.promote_types(images.dtype, torch.float32))
-        red, green, blue = levels.add(1).mul_(127.5).round_().unbind(1)
+        levels = levels.add(1).mul_(127.5).round_()
+        red, green, blue = levels.unbind(1)
         luma = (0.299 * red).add_(green, alpha=0.587).add_(blue, alpha=0.114).add_(HALF).floor_()
         cb = (0.5 * blue).sub_(red, alpha=0.168736).sub_(green, alpha=0.331264).add_(HALF).floor_()
         cr = (0.5 * red).sub_(green, alpha=0.418688).sub_(blue, alpha=0.081312).add_(HALF).floor_()
@@ -38,8 +39,9 @@ def jpeg_colours(images: Tensor) -> Tensor:
         more = (-0.344136 * cb).sub_(cr, alpha=0.714136).add_(0.5).floor_()
         off += more.add_(luma).clamp_(0, 255).sub_(green).abs_()
         off += (1.772 * cb).add_(0.5).floor_().add_(luma).clamp_(0, 255).sub_(blue).abs_()
-        # 1 where all three are met, in place: numbers are much faster here than truth values.
-        return off.clamp_(max=1).mul_(-2).add_(1)[:, None]
+        # In place, and with numbers, which are much faster here than truth values.
+        unsaturated = levels.sub_(127.5).abs_().amax(1).sub_(127.5).neg_().clamp_(max=1)
+        return off.clamp_(max=1).mul_(unsaturated).mul_(-2).add_(1)[:, None]
 
 
 def jpeg_share(images: Tensor, cell: int) -> Tensor:
