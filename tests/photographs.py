@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
+from functools import cache
 from pathlib import Path
 
 import cv2
 import numpy as np
+from PIL import ImageCms
 
 
 def photograph(seed: int, height: int = 256, width: int = 320) -> np.ndarray:
@@ -33,6 +35,20 @@ def jpeg(pixels: np.ndarray, quality: int) -> np.ndarray:
     """The pixels after JPEG compression."""
     _, data = cv2.imencode(".jpg", pixels[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
     return np.ascontiguousarray(cv2.imdecode(data, cv2.IMREAD_COLOR)[..., ::-1])
+
+
+@cache  # it holds the time when it was made
+def colour_profile(name: str) -> bytes:
+    """One of littlecms's own, as in a file."""
+    return ImageCms.ImageCmsProfile(ImageCms.createProfile(name)).tobytes()
+
+
+def wide_gamut() -> bytes:
+    """The sRGB profile with red and blue exchanged: a valid one that is not sRGB."""
+    data = bytearray(colour_profile("sRGB"))
+    red, blue = data.index(b"rXYZ", 128), data.index(b"bXYZ", 128)
+    data[red : red + 4], data[blue : blue + 4] = b"bXYZ", b"rXYZ"
+    return bytes(data)
 
 
 def honest_model(model: Path, folder: Path, *, verdict: str | None = None) -> Path:

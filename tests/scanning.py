@@ -14,14 +14,17 @@ from PIL import Image as PILImage
 from forgemap.scan import Settings
 from forgemap.scan.parts import part_files, read_parts, schema
 
+from .photographs import wide_gamut
+
 BAD = b"\xff\xd8\xffno picture"
 
 
 def png(seed: int, height: int = 40, width: int = 48) -> bytes:
-    """An encoded picture of noise; another seed, another picture."""
+    """An encoded picture of noise; another seed, another picture, every third with a profile."""
     pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
     stream = io.BytesIO()
-    PILImage.fromarray(pixels).save(stream, "PNG")
+    profile = {"icc_profile": wide_gamut()} if seed % 3 == 1 else {}
+    PILImage.fromarray(pixels).save(stream, "PNG", **profile)
     return stream.getvalue()
 
 

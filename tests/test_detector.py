@@ -18,6 +18,7 @@ from forgemap.image import load_image
 from forgemap.report import VERDICTS
 
 from .conftest import picture
+from .photographs import wide_gamut
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +72,17 @@ def test_path_bytes_file_pil_and_array_get_the_same_answer(detector, photos):
 @pytest.mark.parametrize("size", [(1, 1), (1, 300), (17, 5), (64, 64), (333, 250)])
 def test_heat_has_the_size_of_the_picture(detector, size):
     assert detector.predict(picture(*size)).heat.shape == size
+
+
+def test_a_colour_profile_changes_nothing_that_is_found(detector, photos):
+    with PILImage.open(photos / "b.jpg") as plain:
+        tables = {"qtables": plain.quantization, "subsampling": 0}
+        managed, same = io.BytesIO(), io.BytesIO()
+        plain.save(managed, "JPEG", icc_profile=wide_gamut(), **tables)
+        plain.save(same, "JPEG", **tables)
+    one, other = (detector.analyze(stream.getvalue()) for stream in (managed, same))
+    assert one.notes == ["ICC profile converted to sRGB"] and other.notes == []
+    assert one.score == other.score and np.array_equal(one.heat, other.heat)
 
 
 def test_threshold_moves_the_mask_but_not_the_score(detector):

@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 import tifffile
 from PIL import Image as PILImage
-from PIL import ImageCms
 
 from forgemap.image import Image, load_image, to_stored
+
+from .photographs import colour_profile, wide_gamut
 
 HEIGHT, WIDTH = 48, 64
 
@@ -305,20 +306,8 @@ def test_cmyk_without_a_profile_is_converted_and_said() -> None:
 # ---------------------------------------------------------------------------------- profiles
 
 
-def profile(name: str) -> bytes:
-    return ImageCms.ImageCmsProfile(ImageCms.createProfile(name)).tobytes()
-
-
-def wide_gamut() -> bytes:
-    """The sRGB profile with red and blue exchanged: a valid one that is not sRGB."""
-    data = bytearray(profile("sRGB"))
-    red, blue = data.index(b"rXYZ", 128), data.index(b"bXYZ", 128)
-    data[red : red + 4], data[blue : blue + 4] = b"bXYZ", b"rXYZ"
-    return bytes(data)
-
-
 def test_an_srgb_profile_leaves_the_pixels_alone() -> None:
-    image = load_image(encode("PNG", icc_profile=profile("sRGB")))
+    image = load_image(encode("PNG", icc_profile=colour_profile("sRGB")))
     assert difference(image, picture()) == 0
     assert image.notes == ()
 
@@ -330,6 +319,17 @@ def test_another_profile_is_converted_to_srgb_and_said() -> None:
     assert difference(image, exchanged) <= 2
 
 
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_networks_see_the_samples_as_they_are_stored(orientation: int) -> None:
+    options: dict[str, object] = {"quality": 90, "exif": exif(orientation)}
+    plain = load_image(encode("JPEG", **options))
+    assert plain.unmanaged is None and plain.samples is plain.pixels
+    managed = load_image(encode("JPEG", icc_profile=wide_gamut(), **options))
+    assert np.array_equal(managed.samples, plain.pixels)
+    assert np.abs(managed.pixels[..., ::-1].astype(int) - plain.pixels).max() <= 2
+    assert not np.array_equal(managed.pixels, managed.samples)
+
+
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "TIFF", "WEBP"])
 def test_a_broken_profile_is_noted_and_not_fatal(format: str) -> None:
     image = load_image(encode(format, icc_profile=b"\0\0\0\x80garbage" * 20))
@@ -338,7 +338,7 @@ def test_a_broken_profile_is_noted_and_not_fatal(format: str) -> None:
 
 
 def test_a_profile_of_another_colour_space_is_ignored_and_said() -> None:
-    image = load_image(encode("PNG", picture("L"), icc_profile=profile("sRGB")))
+    image = load_image(encode("PNG", picture("L"), icc_profile=colour_profile("sRGB")))
     assert image.notes == ("ICC profile of another colour space ignored",)
 
 

@@ -59,6 +59,7 @@ class Decoded(NamedTuple):
     orientation: int
     notes: tuple[str, ...]
     jpeg_quality: int | None
+    unmanaged: np.ndarray | None = None
 
 
 class TiffFile(TiffImagePlugin.TiffImageFile):
@@ -158,10 +159,9 @@ def _decode(
     _check_size(*im.size, name, max_pixels)  # HEIC learns its true size when it is decoded
     # HEIC has been turned by its library, which resets the tag: that is part of its decoding.
     orientation = _exif_orientation(im, notes)
-    pixels = srgb_pixels(im, orientation, notes)
-    return Decoded(
-        pixels, format, orientation, tuple(notes), jpeg_quality(getattr(im, "quantization", None))
-    )
+    pixels, unmanaged = srgb_pixels(im, orientation, notes)
+    quality = jpeg_quality(getattr(im, "quantization", None))
+    return Decoded(pixels, format, orientation, tuple(notes), quality, unmanaged)
 
 
 def _decode_tiff(data: bytes, name: str, max_pixels: int) -> Decoded:
@@ -223,8 +223,8 @@ def _decode_wide_tiff(data: bytes, name: str, max_pixels: int) -> Decoded:
         array = array[..., :colours]
     im = PILImage.fromarray(array_pixels(array, notes))
     im.info["icc_profile"] = profile
-    pixels = srgb_pixels(im, orientation, notes)
-    return Decoded(pixels, "TIFF", orientation, tuple(notes), None)
+    pixels, unmanaged = srgb_pixels(im, orientation, notes)
+    return Decoded(pixels, "TIFF", orientation, tuple(notes), None, unmanaged)
 
 
 def _check_size(width: int, height: int, name: str, max_pixels: int) -> None:

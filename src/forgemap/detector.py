@@ -211,7 +211,7 @@ class Detector:
         image = source
         if not isinstance(image, Image):
             image = load_image(source, max_pixels=max_pixels, metadata=True)
-        return self.judge(image, self.predict(image.pixels), threshold)
+        return self.judge(image, self.predict(image.samples), threshold)
 
     def judge(self, image: Image, prediction: Prediction, threshold: float | None = None) -> Report:
         """What `analyze` says of a picture, from what the network saw in it."""
@@ -227,10 +227,10 @@ class Detector:
             area=area,
         )
         if self.familiarity is not None:
-            judgement = temper(judgement, self.familiarity.judge(image.pixels))
+            judgement = temper(judgement, self.familiarity.judge(image.samples))
         regions, sure = find_regions(heat, threshold), None
         if self.confidence is not None:
-            sure = self.confidence.cells(image.pixels, heat, threshold)
+            sure = self.confidence.cells(image.samples, heat, threshold)
             regions = [replace(r, confidence=confidences.inside(sure, r.polygon)) for r in regions]
         generated = summary = None
         disagree = False
@@ -266,7 +266,7 @@ class Detector:
         a PNG of a JPEG has lost as much."""
         if not self.decision.min_jpeg_quality:
             return image.jpeg_quality
-        shown = (image.jpeg_quality, pixel_quality(image.pixels))
+        shown = (image.jpeg_quality, pixel_quality(image.samples))
         return min((quality for quality in shown if quality is not None), default=None)
 
     def analyze_many(

@@ -248,7 +248,7 @@ class GenerationDetector:
     def judge(self, image: Image) -> Generated:
         """Was the whole picture generated?"""
         rule, side = self.rule, self.embedder.image_size
-        views, notes = cut(image.pixels, side, rule.crops)
+        views, notes = cut(image.samples, side, rule.crops)
         vectors = self.embed(views)
         score = rule.score(aggregate(vectors, self.classifier.scores, rule.aggregation))
         height, width = image.pixels.shape[:2]

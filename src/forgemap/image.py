@@ -49,6 +49,17 @@ class Image:
     """1..100, estimated from the quantisation tables; None where that is not possible."""
     metadata: Metadata | None = None
     """What the file says of itself; None unless asked for, and for arrays and PIL images."""
+    unmanaged: np.ndarray | None = None
+    """``pixels`` before a colour profile was converted to sRGB; None where that changed nothing."""
+
+    @property
+    def samples(self) -> np.ndarray:
+        """(H, W, 3) uint8, upright, as the file stores them: what networks see.
+
+        Traces of compression do not survive a change of colours, and the published code of DeCLIP
+        and CoDE leaves profiles aside too.
+        """
+        return self.pixels if self.unmanaged is None else self.unmanaged
 
 
 def load_image(

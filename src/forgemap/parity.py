@@ -66,7 +66,7 @@ def _quarters(image: Image) -> Iterator[Image]:
 
 def _images_of(network: Any, picture: Image) -> Tensor:
     if isinstance(network, Embedder):
-        return network.preprocess(crop(picture.pixels, network.image_size).views[0])
+        return network.preprocess(crop(picture.samples, network.image_size).views[0])
     pixels = picture.pixels[:1024, :1024] if network.native else picture.pixels
     images: Tensor = network.preprocess(np.ascontiguousarray(pixels))
     return images

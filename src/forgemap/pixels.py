@@ -3,7 +3,9 @@
 The one rule of colour and depth, chosen so that the pixels stay as near to the file as they can
 (traces of editing live in the stored samples):
 
-- EXIF orientation is applied; an ICC profile is converted to sRGB unless it already is sRGB.
+- EXIF orientation is applied; an ICC profile is converted to sRGB unless it already is sRGB. That
+  is for people's eyes: where it changes RGB pixels, the samples as stored are kept beside them, and
+  they are what networks see. A conversion wipes out much of what compression leaves.
 - Unsigned samples of 10, 12, 16 or 32 bits keep their highest 8 bits; floats are read as [0, 1].
   Signed integers, and floats beyond [0, 1], are stretched from their own range.
 - Grey is repeated in the three channels; palettes are looked up.
@@ -36,8 +38,11 @@ def stored_view(displayed: np.ndarray, orientation: int) -> np.ndarray:
     return displayed.swapaxes(0, 1) if orientation >= 5 else displayed
 
 
-def srgb_pixels(im: PILImage.Image, orientation: int, notes: list[str]) -> np.ndarray:
-    """The (H, W, 3) uint8 sRGB pixels of a loaded PIL image, turned by its EXIF ``orientation``.
+def srgb_pixels(
+    im: PILImage.Image, orientation: int, notes: list[str]
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """The (H, W, 3) uint8 sRGB pixels of a loaded PIL image, turned by its EXIF ``orientation``;
+    and its samples before a colour profile changed them, None where none did or they are no RGB.
 
     Strip by strip into the result, so that a large picture is held twice and not five times:
     once as Pillow's, once as ours.
@@ -53,14 +58,17 @@ def srgb_pixels(im: PILImage.Image, orientation: int, notes: list[str]) -> np.nd
     transform = _srgb_transform(im, notes)
     width, height = im.size
     pixels = np.empty((width, height, 3) if orientation >= 5 else (height, width, 3), np.uint8)
-    stored = stored_view(pixels, orientation)
+    unchanged = None if transform is None or im.mode == "CMYK" else np.empty_like(pixels)
     rows = max(1, _STRIP_PIXELS // width)
     for top in range(0, height, rows):
         strip = _flatten(im.crop((0, top, width, min(top + rows, height))), im)
+        part = slice(top, top + rows)
+        if unchanged is not None:
+            stored_view(unchanged, orientation)[part] = np.asarray(strip.convert("RGB"))
         if transform is not None:
             strip = transform.apply(strip)
-        stored[top : top + rows] = np.asarray(strip.convert("RGB"))
-    return pixels
+        stored_view(pixels, orientation)[part] = np.asarray(strip.convert("RGB"))
+    return pixels, unchanged
 
 
 def array_pixels(array: np.ndarray, notes: list[str]) -> np.ndarray:

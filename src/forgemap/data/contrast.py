@@ -67,9 +67,9 @@ def encoded(image: Image, settings: ViewSettings, rng: Rng) -> Pixels:
     )
     quality = int(rng.choice(settings.qualities)) if settings.qualities else None
     if not wanted or quality is None:
-        return image.pixels
+        return image.samples
     file = io.BytesIO()
-    PILImage.fromarray(image.pixels).save(file, "JPEG", quality=quality)
+    PILImage.fromarray(image.samples).save(file, "JPEG", quality=quality)
     return np.array(PILImage.open(file))
 
 

@@ -32,7 +32,7 @@ def load_pair(record: Record) -> tuple[np.ndarray, np.ndarray]:
     Raises:
         DataError: the mask is unreadable or of another size than the picture.
     """
-    pixels = load_image(record.image).pixels
+    pixels = load_image(record.image).samples
     height, width = pixels.shape[:2]
     return pixels, load_mask(record, (height, width))
 

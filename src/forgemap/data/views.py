@@ -79,7 +79,7 @@ def perturbed(image: Image, preprocess: Preprocess, perturb: str, seed: int, num
     What chance draws follows from ``seed``, the file's bytes and ``number``, on nothing else: not
     from the picture's place in a list, nor from what else is in it.
     """
-    pixels = preprocess.resize(image.pixels)
+    pixels = preprocess.resize(image.samples)
     if steps := PERTURBATIONS[perturb]:
         rng = np.random.default_rng([seed, number, int(image.sha256[:16], 16)])
         for step in steps:

@@ -149,7 +149,7 @@ def views(task: Task) -> Iterator[View]:
     for name in task.processing:
         rng = np.random.default_rng([task.seed, crc32(f"{record.image.name} {name}".encode())])
         done = Variant(name, kind="benign").apply(pixels, rng)
-        shown = done if isinstance(done, np.ndarray) else load_image(done).pixels
+        shown = done if isinstance(done, np.ndarray) else load_image(done).samples
         nothing = np.zeros(shown.shape[:2], np.uint8)
         yield View(PROCESSED, (Label(name, PROCESSED, True),), record.source, shown, nothing, False)
 
@@ -221,7 +221,7 @@ def untouched_photos(
 
 
 def _forms(path: Path) -> Iterator[tuple[str, str, np.ndarray]]:
-    pixels = load_image(path).pixels
+    pixels = load_image(path).samples
     folder = path.parent.name
     yield f"{folder}, as it is", str(path), pixels
     for quality in (90, 75):

@@ -183,8 +183,8 @@ class Look(NamedTuple):
                 if record.manipulated:
                     row["edited"] = 1.0 if mask is None else float(mask.mean())
                 rng = np.random.default_rng([self.seed, crc32(f"{name} {variant.name}".encode())])
-                changed = image.pixels if variant == AS_IS else variant.apply(image.pixels, rng)
-                pixels = changed if isinstance(changed, np.ndarray) else load_image(changed).pixels
+                changed = image.samples if variant == AS_IS else variant.apply(image.samples, rng)
+                pixels = changed if isinstance(changed, np.ndarray) else load_image(changed).samples
                 row["values"] = self.values(pixels)
             except Exception as error:  # one broken file must not end the run
                 row["error"] = f"{record.image}: {error}"

@@ -84,7 +84,7 @@ def measure(judge: Judge, task: Task, settings: Settings) -> list[Row]:
         try:
             seed = [settings.seed, crc32(f"{task.name} {variant.name}".encode())]
             rng = np.random.default_rng(seed)
-            changed, moved = variant.apply_to(image.pixels, mask, rng)
+            changed, moved = variant.apply_to(image.samples, mask, rng)
             source = image if variant == AS_IS else changed
             row |= _values(judge.analyze(source, max_pixels=4 * settings.max_pixels), moved)
         except Exception as error:

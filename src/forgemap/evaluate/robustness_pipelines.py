@@ -98,7 +98,7 @@ def save(pixels: Pixels, quality: int, format: str = "JPEG") -> bytes:
 
 def shown(changed: Changed) -> Pixels:
     """What a viewer shows of it."""
-    return changed if isinstance(changed, np.ndarray) else load_image(changed).pixels
+    return changed if isinstance(changed, np.ndarray) else load_image(changed).samples
 
 
 def limit(pixels: Pixels, side: int) -> Pixels:

@@ -151,7 +151,7 @@ class Views(Dataset[View]):
         fixed = (picture.key, picture.group, picture.split, _variant(picture, variant))
         try:
             rng = np.random.default_rng([self.seed, crc32(f"{name} {name_of(variant)}".encode())])
-            pixels = load_image(picture.image, max_pixels=self.max_pixels).pixels
+            pixels = load_image(picture.image, max_pixels=self.max_pixels).samples
             crops = _crops(_changed(pixels, variant, rng), self.side, self.crops, self.preprocess)
         except Exception as error:  # one broken picture must not end the run
             text = str(error).replace("<bytes>", name).split("\n")[0]
@@ -172,7 +172,7 @@ def _changed(pixels: np.ndarray, variant: Variant, rng: np.random.Generator) -> 
     if variant == TRANSFORMED:
         return some(pixels, rng)
     changed = variant.apply(pixels, rng)
-    return changed if isinstance(changed, np.ndarray) else load_image(changed).pixels
+    return changed if isinstance(changed, np.ndarray) else load_image(changed).samples
 
 
 def _crops(pixels: np.ndarray, side: int, crops: str, preprocess: Preprocess) -> Tensor:

@@ -254,4 +254,4 @@ def _decode_one(pipe: Connection, task: dict[str, Any], data: bytes | None) -> N
             "width": width,
         }
     )
-    pipe.send_bytes(np.ascontiguousarray(image.pixels).data.cast("B"))
+    pipe.send_bytes(np.ascontiguousarray(image.samples).data.cast("B"))

@@ -146,7 +146,7 @@ def _judge_group(detector: Detector, group: list[_Decoded]) -> Iterator[Answer]:
     """One pass of the network; after a failure each picture that is left alone."""
     left = list(group)
     try:
-        predictions = detector.predict_many([decoded.image.pixels for decoded in group])
+        predictions = detector.predict_many([decoded.image.samples for decoded in group])
         while left:
             began = time.perf_counter()
             report = detector.judge(left[0].image, next(predictions), left[0].item["threshold"])
