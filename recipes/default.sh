@@ -136,7 +136,7 @@ methods=splice,splice_poisson,copy_move,inpaint_telea,inpaint_ns,inpaint_exempla
 methods+=,autoencoder_paste,inpaint_learned
 pictures wide-hard train 66 10 3 --benign 0.9 --processing portrait,logo
 mapfile -t last < <(data wide-{plain,plain-2,varied,varied-2,honest,overlay,hard,val} plain-val)
-"${train[@]}" "${last[@]}" --out "$out/run-8" --init "$out/run-7/model" --steps 7400 --decay 0.6 \
+"${train[@]}" "${last[@]}" --out "$out/run-8" --init "$out/run-7/model" --steps 8100 --decay 0.42 \
     --lr 0.001 --warmup 50 --validate-every 1500 --validate-on 60 --seed 141 --untouched 0.42 \
     --graphics 0.18 --augment 0.45 --image 0.5 --weights '{splice: 2, copy_move: 1.5,
     inpaint_telea: 0.7, inpaint_ns: 0.7, autoencoder_paste: 1.3, resample: 0.6, noise: 0.3,

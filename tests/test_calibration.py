@@ -26,7 +26,13 @@ from forgemap.evaluate.calibration import (
     decide,
     worst_quantile,
 )
-from forgemap.evaluate.calibration_look import SHIFTS, Observation, untouched_photos
+from forgemap.evaluate.calibration_look import (
+    SHIFTS,
+    WHOLE,
+    Label,
+    Observation,
+    untouched_photos,
+)
 from forgemap.evaluate.metrics import detection_metrics
 from forgemap.evaluate.probability import fit_score
 
@@ -228,6 +234,26 @@ def test_a_picture_that_is_marked_as_a_whole_does_not_blunt_the_mask() -> None:
     assert choose_shift([*seen, odd], Limits(flagged=0.02)) == alone
     half = replace(odd, flagged=np.full(len(SHIFTS), 0.5))  # which is a place that stands out
     assert choose_shift([*seen, half], Limits(flagged=0.02)) < alone
+
+
+def test_one_photo_of_a_small_folder_does_not_blunt_the_mask() -> None:
+    limits = Limits(alarms=0.05, flagged=0.02)
+
+    def photos(folder: str, number: int, area: float) -> list[Observation]:
+        kinds = (Label(f"{folder}, as it is", WHOLE),)
+        areas = np.where(SHIFTS > -3, area, 0.0)
+        nothing = np.zeros(0)
+        return [
+            Observation(kinds[0].name, f"{folder}/{n}", False, nothing, areas, Path(), kinds)
+            for n in range(number)
+        ]
+
+    edited = [observation("splice", 0.9, 0.9)]
+    small = [one for n in range(6) for one in photos(f"folder {n}", 5, 0.005)]
+    best = choose_shift([*edited, *small], limits)
+    assert choose_shift([*edited, *small, *photos("camera", 3, 0.1)], limits) == best
+    # Twenty are enough for a bound of their own, and have a limit of their own.
+    assert choose_shift([*edited, *small, *photos("camera", 20, 0.1)], limits) <= -3 < best
 
 
 def test_one_bad_group_decides_the_threshold() -> None:

@@ -96,10 +96,15 @@ def choose_shift(observations: Sequence[Observation], limits: Limits) -> float:
 
     What is marked as a whole does not count there: of such a picture the verdict says that no
     place of it stands out (`Decision.whole_area`), and a single photograph that was developed
-    oddly would otherwise blunt the mask of every edit.
+    oddly would otherwise blunt the mask of every edit. For the same reason a group with too few
+    photos for a bound counts together with its like, as it does for the thresholds.
     """
     methods = grouped(o for o in observations if o.edited)
     plain = grouped(o for o in observations if not o.edited)
+    for name in [n for n, group in plain.items() if few(group, limits)]:
+        group = plain.pop(name)
+        pool = group[0].kinds[0].pool if group[0].kinds else name
+        plain.setdefault(pool, []).extend(group)
     overlap = np.mean([np.mean([o.overlap for o in g], axis=0) for g in methods.values()], axis=0)
     marked = {n: np.array([o.flagged for o in group]) for n, group in plain.items()}
     parts = [np.where(areas > limits.whole, 0, areas).mean(0) for areas in marked.values()]
@@ -108,6 +113,11 @@ def choose_shift(observations: Sequence[Observation], limits: Limits) -> float:
     if not allowed.any():
         return float(SHIFTS[0])
     return float(SHIFTS[np.argmax(np.where(allowed, overlap, -1))])
+
+
+def few(group: Sequence[Observation], limits: Limits) -> bool:
+    """Are there too few photos in it to bound `Limits.alarms`?"""
+    return conformal.attainable(len({o.source for o in group})) > limits.alarms
 
 
 def grouped(observations: Iterable[Observation]) -> dict[str, list[Observation]]:
