@@ -16,7 +16,7 @@ from forgemap.errors import DataError
 from forgemap.evaluate.calibration import Calibration, Limits, decide
 from forgemap.evaluate.calibration_look import SHIFTS, Observation
 from forgemap.evaluate.calibration_report import Report
-from forgemap.evaluate.calibration_score import Lesson, check_statistic, part_for_score
+from forgemap.evaluate.calibration_score import check_statistic, part_for_score
 from forgemap.models.build import build
 from forgemap.models.checkpoint import save_model
 from forgemap.pooling import FEATURES
@@ -140,43 +140,3 @@ def test_the_command_scores_by_the_statistic(tmp_path: Path, model_folder: Path)
     assert "from 8 photos, all of them for the thresholds" in decision.calibrated_on
     wrong = CliRunner().invoke(app, ["calibrate", str(model), "nowhere", "--score", "sum"])
     assert "Unknown statistic 'sum'" in str(wrong.exception), "said before anything is read"
-
-
-def test_a_regression_on_other_photos_leaves_all_for_the_thresholds() -> None:
-    seen, values = synthetic(np.random.default_rng(0), 60)
-    lesson = Lesson(*synthetic(np.random.default_rng(1), 30))
-    found = decide(seen, values, float(SHIFTS[0]), "val", Limits(), lesson=lesson)
-    told = found.decision.calibrated_on
-    assert "60 photos, all of them for the thresholds, since the score, a regression on" in told
-    assert f"{len(lesson.values)} pictures of 30 other photos, needs none" in told
-    assert next(line for line in found.lines if line.name == "untouched crops").photos == 60
-    # The weights are those of the lesson, whatever is calibrated on.
-    other, their = synthetic(np.random.default_rng(2), 60)
-    again = decide(other, their, float(SHIFTS[0]), "val", Limits(), lesson=lesson).decision
-    assert again.weights == found.decision.weights and again.bias == found.decision.bias
-    assert again.manipulated_at != found.decision.manipulated_at
-
-
-def test_the_command_learns_the_score_from_the_train_split(
-    tmp_path: Path, model_folder: Path
-) -> None:
-    model = shutil.copytree(model_folder, tmp_path / "model")
-    data = write_edited_set(tmp_path / "data", 16, held_out=8)
-    flags = ["--learn-from", str(data), "--processing", "text", "--json"]
-    done = CliRunner().invoke(app, ["calibrate", str(model), str(data), *flags])
-    assert done.exit_code == 0, done.output
-    decision = Detector.load(model, detector=None).decision
-    assert "from 8 photos, all of them for the thresholds" in decision.calibrated_on
-    # Eight records of the train split, of which four are untouched, and these with a text.
-    assert "a regression on 12 pictures of 8 other photos" in decision.calibrated_on
-
-
-def test_a_photo_is_not_on_both_sides(tmp_path: Path, model_folder: Path) -> None:
-    data = write_edited_set(tmp_path / "data", 16, held_out=8)
-    flags = ["--learn-from", str(data), "--split", "all"]
-    done = CliRunner().invoke(app, ["calibrate", str(model_folder), str(data), *flags])
-    assert isinstance(done.exception, DataError)
-    assert "cannot be learned from a photo that thresholds" in str(done.exception)
-    both = ["--learn-from", str(data), "--score", "evidence_lse"]
-    done = CliRunner().invoke(app, ["calibrate", str(model_folder), str(data), *both])
-    assert "leave out one of the two" in str(done.exception)

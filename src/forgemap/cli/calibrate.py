@@ -77,13 +77,6 @@ def calibrate(
             "regression that takes a quarter of the photos: all of them set the thresholds then."
         ),
     ] = "",
-    learn_from: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Manifest whose train split the score's regression is fitted on, so that no photo "
-            "of the split is spent on it: all of them set the thresholds then. May be repeated."
-        ),
-    ] = None,
     limit: Annotated[
         int | None,
         typer.Option(min=1, help="At most so many pictures of the data, and so many photos."),
@@ -124,7 +117,6 @@ def calibrate(
                 "--out": out is not None,
                 "--processing": bool(processing),
                 "--score": bool(score),
-                "--learn-from": bool(learn_from),
                 "--limit": limit is not None,
                 "--workers": workers > 1,
             }
@@ -160,7 +152,6 @@ def calibrate(
             limits=limits,
             processing=tuple(BENIGN) if names == ["all"] else choose(names) if names else (),
             score=score,
-            lessons=learn_from or (),
             limit=limit,
             seed=seed,
             workers=workers,

@@ -28,26 +28,15 @@ from ..scoring import Decision
 from . import conformal
 from .calibration_confidence import fit_confidence
 from .calibration_familiarity import usual
-from .calibration_look import (
-    SHIFTS,
-    Observation,
-    check_apart,
-    crew,
-    lesson_tasks,
-    photos_of,
-    tasks,
-    untouched_photos,
-)
+from .calibration_look import SHIFTS, Observation, crew, photos_of, tasks, untouched_photos
 from .calibration_report import Line, kinds_of, part, sentence, table_of
-from .calibration_score import PARTS, Lesson, check_statistic, score_of
+from .calibration_score import PARTS, check_statistic, score_of
 from .conformal import Levels, empirical
 from .image_level import halves
 from .probability import fit_curve, fit_score, sigmoid
 
 __all__ = ["Limits", "calibrate", "fit_score", "untouched_photos", "worst_quantile", "write_entry"]
 
-LESSON = 500
-"""Pictures that a regression on other photos is fitted on, at most; half of them untouched."""
 STEP = 0.001
 """By so much log-odds a threshold lies above the score that must stay below it: more than another
 engine or processor changes a score by."""
@@ -148,7 +137,6 @@ def calibrate(
     limits: Limits = Limits(),
     processing: Sequence[str] = (),
     score: str = "",
-    lessons: Sequence[str] = (),
     limit: int | None = None,
     seed: int = 0,
     workers: int = 1,
@@ -170,9 +158,6 @@ def calibrate(
             after each of them too, so that each kind has photos enough for a bound.
         score: one of `pooling.FEATURES`, taken as it is, so that all photos set the thresholds; to
             be named before its scores on these are known. Empty: a regression on a quarter of them.
-        lessons: manifests whose train split the regression is fitted on instead, so that all photos
-            set the thresholds: at most LESSON of their pictures, each untouched one also after one
-            kind of `processing`.
         limit: at most this many pictures of `data`, and as many of `photos`, drawn by `seed`.
         seed: of the draw and of what is random in the processing.
         workers: processes, each with a model of its own.
@@ -180,22 +165,16 @@ def calibrate(
 
     Raises:
         DataError: a manifest cannot be read, the split holds too few edited or untouched photos, or
-            there is no statistic `score`, or none of this network, or a photo of `lessons` is one
-            that the thresholds are chosen on.
+            there is no statistic `score`, or none of this network.
         ForgemapError: a worker died.
     """
     check_statistic(score)
-    if score and lessons:
-        raise DataError(f"{score} alone is learned from nothing: leave out one of the two.")
     folder = Path(model)
     records: list[Record] = [r for d in data for r in open_data(d, split)]
-    others = halves([r for d in lessons for r in open_data(d, "train")], LESSON, seed)
     whole = photos_of(photos, split) if photos else []
     if limit is not None and limit < len(whole):
         whole = sorted(np.random.default_rng(seed).permutation(np.array(whole))[:limit].tolist())
     work = tasks(halves(records, limit, seed), whole, processing, seed)
-    study = lesson_tasks(others, processing, seed, len(work))
-    check_apart(work, study)
     with crew(folder, workers) as hands, TemporaryDirectory(prefix="forgemap-") as scratch:
         # Whether the network has an evidence head shows on one picture, before hours of work.
         first = [task._replace(processing=()) for task in work[:1] if score]
@@ -206,9 +185,7 @@ def calibrate(
         shift = choose_shift(observations, limits)
         values = hands.features(observations, Decision(mask_shift=shift))
         confidence = fit_confidence(hands.cells(observations, Decision(mask_shift=shift)))
-        learned = hands.look(study, Path(scratch))
-        lesson = Lesson(learned, hands.features(learned, Decision(mask_shift=shift)))
-    found = decide(observations, values, shift, split, limits, score, lesson if lessons else None)
+    found = decide(observations, values, shift, split, limits, score)
     decision = replace(found.decision, min_side=min_side, min_jpeg_quality=min_jpeg_quality)
     untouched = [o for o in observations if not o.edited]
     familiarity = usual([o.statistics for o in untouched], [o.source for o in untouched])
@@ -240,7 +217,6 @@ def decide(
     split: str | None,
     limits: Limits,
     statistic: str = "",
-    lesson: Lesson | None = None,
 ) -> Calibration:
     """Score and thresholds from what was observed.
 
@@ -248,11 +224,10 @@ def decide(
         observations: n of them, that `check` has passed.
         values: the statistics of each, at the mask's shift.
         statistic: the one that the score is; empty: a regression on several.
-        lesson: what the regression is fitted on; None: on a quarter of these.
     """
     edited = np.array([o.edited for o in observations])
     photos = np.array([o.source for o in observations])
-    score = score_of(observations, values, statistic, lesson)
+    score = score_of(observations, values, statistic)
     # From here on only photos that the weights owe nothing to.
     kept = np.flatnonzero(~score.seen).tolist()
     sums, edited, photos = score.sums(values)[kept], edited[kept], photos[kept]
@@ -291,7 +266,7 @@ def decide(
         mask_shift=shift,
         doubt_area=min(1.0, round(max(limits.flagged, area) + 5e-7, 6)),
         whole_area=limits.whole,
-        calibrated_on=sentence(observations, photos, promised, split, score.basis),
+        calibrated_on=sentence(observations, photos, promised, split, statistic),
         untouched=tuple(np.quantile(scores[plain], np.linspace(0, 1, 101)).round(4).tolist()),
         rarity=tuple(rare),
         rarity_at=tuple(above(cut) for cut in rare.values()),

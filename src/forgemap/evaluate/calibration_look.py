@@ -169,30 +169,6 @@ def tasks(
     return found + [Task(len(found) + i, None, photo) for i, photo in enumerate(photos)]
 
 
-def lesson_tasks(
-    records: Sequence[Record], processing: Sequence[str], seed: int, first: int
-) -> list[Task]:
-    """One task a record, numbered from `first`; each untouched one gets one kind of processing too,
-    one kind after the other."""
-    found: list[Task] = []
-    for number, record in enumerate(records):
-        kinds = () if record.manipulated or not processing else (number % len(processing),)
-        names = tuple(processing[kind] for kind in kinds)
-        found.append(Task(first + number, record, None, names, seed))
-    return found
-
-
-def check_apart(work: Sequence[Task], study: Sequence[Task]) -> None:
-    """DataError if a photo of one list is in the other too."""
-    taken = {photo_of(t.record.source if t.record else str(t.photo)) for t in work}
-    for task in study:
-        if task.record and photo_of(task.record.source) in taken:
-            raise DataError(
-                f"{task.record.source}: the score cannot be learned from a photo that thresholds "
-                "are chosen on. Give other photos, whose split is train."
-            )
-
-
 def photos_of(paths: Sequence[str], split: str | None) -> list[Path]:
     """The photos of one split (None: of all) in folders; DataError if there is none."""
     found, problems = find_images(paths)

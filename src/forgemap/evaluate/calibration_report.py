@@ -55,20 +55,20 @@ def sentence(
     kept: np.ndarray,
     promised: Sequence[Bound],
     split: str | None,
-    basis: str = "",
+    statistic: str = "",
 ) -> str:
     """What the thresholds rest on and promise, for whoever reads a report.
 
     Args:
         kept: the photo behind each picture that the thresholds were chosen on.
-        basis: what the score is, where no photo was spent on it; see `Score.basis`.
+        statistic: the one that the score is; empty: a regression on the other photos.
     """
     edited = sum(o.edited for o in observations)
     photos = len({o.source for o in observations})
     rest = len(set(kept.tolist()))
     use = f"{photos - rest} of them for the score and {rest} for the thresholds"
-    if basis:
-        use = f"all of them for the thresholds, since the score, {basis}, needs none"
+    if statistic:
+        use = f"all of them for the thresholds, since the score, by {statistic} alone, needs none"
     text = (
         f"{edited} edited and {len(observations) - edited} untouched pictures of {part(split)}, "
         f"from {photos} photos, {use}; "

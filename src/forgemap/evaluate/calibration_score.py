@@ -1,5 +1,4 @@
-"""calibration_score.py: the sum behind a score: a regression on some photos or on others, or one
-statistic."""
+"""calibration_score.py: the sum behind a score: a regression on some photos, or one statistic."""
 
 from __future__ import annotations
 
@@ -33,8 +32,6 @@ class Score(NamedTuple):
     bias: float
     #: (n,) bool: those of the photos that the weights were fitted on.
     seen: np.ndarray
-    #: What it is, in words, where it owes these photos nothing; empty: it was fitted on some.
-    basis: str = ""
 
     def sums(self, values: Sequence[Mapping[str, float]]) -> np.ndarray:
         """(n,) bias + weights . features of each picture; rising with the suspicion, no unit."""
@@ -42,48 +39,28 @@ class Score(NamedTuple):
         return table @ np.array(self.weights) + self.bias
 
 
-class Lesson(NamedTuple):
-    """Pictures of other photos than the thresholds are chosen on, for the regression alone."""
-
-    observations: Sequence[Observation]
-    values: Sequence[Mapping[str, float]]
-
-
 def score_of(
-    observations: Sequence[Observation],
-    values: Sequence[Mapping[str, float]],
-    name: str = "",
-    lesson: Lesson | None = None,
+    observations: Sequence[Observation], values: Sequence[Mapping[str, float]], name: str = ""
 ) -> Score:
-    """The regression of edited / untouched, on a quarter of the photos or on others; or one
-    statistic.
+    """The regression of edited / untouched, on a quarter of the photos; or one statistic.
 
     Args:
         observations: n pictures.
         values: the statistics of each.
         name: the statistic that is taken as it is, so that no photo is spent on weights; empty:
             the regression.
-        lesson: what the regression is fitted on, so that no photo of the n is spent on it; None: a
-            quarter of them.
 
     Raises:
         DataError: there are too few photos for a quarter of them with edited and untouched ones.
     """
     if name:
-        nothing = np.zeros(len(observations), bool)
-        return Score((name,), (1.0,), 0.0, nothing, f"by {name} alone")
-    if lesson is None:
-        seen, basis = part_for_score(observations), ""
-        mine = np.flatnonzero(seen).tolist()
-        fitted_on = Lesson([observations[i] for i in mine], [values[i] for i in mine])
-    else:
-        seen, fitted_on = np.zeros(len(observations), bool), lesson
-        photos = len({o.source for o in lesson.observations})
-        basis = f"a regression on {len(lesson.observations)} pictures of {photos} other photos"
+        return Score((name,), (1.0,), 0.0, np.zeros(len(observations), bool))
     names = tuple(n for n in REGRESSED if n in values[0])
-    table = np.array([[v[n] for n in names] for v in fitted_on.values])
-    weights, bias = weights_of(table, np.array([o.edited for o in fitted_on.observations]))
-    return Score(names, tuple(map(float, np.round(weights, 6))), round(bias, 6), seen, basis)
+    table = np.array([[v[n] for n in names] for v in values])
+    edited = np.array([o.edited for o in observations])
+    seen = part_for_score(observations)
+    weights, bias = weights_of(table[seen], edited[seen])
+    return Score(names, tuple(map(float, np.round(weights, 6))), round(bias, 6), seen)
 
 
 def check_statistic(name: str, offered: Iterable[str] = FEATURES) -> None:
