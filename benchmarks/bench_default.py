@@ -40,7 +40,7 @@ def _megapixel(side: int) -> Case:
     folder = WEIGHTS / "default"
     shipped = load(folder, engine="torch", precision="fp32").model
     plain = load_model(folder)[0]
-    first = FirstVersion().eval()
+    first = FirstVersion(colours=plain.config["colours"]).eval()  # which it does not look at
     first.load_state_dict(plain.state_dict())
     images = 2 * F.avg_pool2d(torch.rand(1, 3, side, side), 3, 1, 1) - 1
 
