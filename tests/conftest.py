@@ -30,15 +30,19 @@ def picture(height: int = 96, width: int = 128, seed: int = 0) -> np.ndarray:
 @pytest.fixture(scope="session")
 def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A TraceNet of a few thousand random weights in a folder, thresholds as published."""
+    return tiny_model(tmp_path_factory.mktemp("models") / "tiny", colours=True)
+
+
+def tiny_model(folder: Path, *, colours: bool) -> Path:
+    """The same, with JPEG's colours among what it sees, or without."""
     import torch
 
     from forgemap.models.build import build
     from forgemap.models.checkpoint import save_model
 
     torch.manual_seed(0)
-    sizes = {"widths": [4, 4, 8, 8, 8], "blocks": [1, 1, 1, 1], "colours": True}
-    network = build({"architecture": "tracenet", **sizes})
-    return save_model(network, tmp_path_factory.mktemp("models") / "tiny")
+    sizes = {"widths": [4, 4, 8, 8, 8], "blocks": [1, 1, 1, 1], "colours": colours}
+    return save_model(build({"architecture": "tracenet", **sizes}), folder)
 
 
 @pytest.fixture
