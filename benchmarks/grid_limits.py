@@ -60,12 +60,12 @@ def coarseness(path: str) -> str:
     return "coarse" if np.mean(tables[min(tables)]) > COARSE else "fine"
 
 
-def best(table: np.ndarray) -> tuple[int, np.ndarray]:
-    """Which map does best on the whole, and its AUCs, low values of it meaning edited if that is
-    better: (N, ..., C) -> its place and (N, ...)."""
+def best(table: np.ndarray) -> np.ndarray:
+    """The AUCs of the map that does best on the whole, low values of it meaning edited if that is
+    better: (N, ..., C) -> (N, ...)."""
     mean = table.reshape(-1, table.shape[-1]).mean(0)
     place = int(np.abs(mean - 0.5).argmax())
-    return place, table[..., place] if mean[place] > 0.5 else 1 - table[..., place]
+    return table[..., place] if mean[place] > 0.5 else 1 - table[..., place]
 
 
 def by_method(data: str, split: str | None, limit: int) -> list[list[str]]:
@@ -85,8 +85,7 @@ def by_method(data: str, split: str | None, limit: int) -> list[list[str]]:
         sources = [source for source, _ in found]
         table = np.array([row for _, row in found])
         cells = [
-            cell(mean_interval(best(part)[1], sources), 2)
-            for part in (table[:, :-1], table[:, -1:])
+            cell(mean_interval(best(part), sources), 2) for part in (table[:, :-1], table[:, -1:])
         ]
         lines.append([method, str(len(found)), *cells])
     return lines
@@ -111,7 +110,7 @@ def measure(data: str, split: str | None, limit: int) -> list[list[str]]:
     for kind, some in sorted(found.items()):
         table = np.array([rows for _, rows in some])
         sources = [source for source, _ in some]
-        values = [cell(mean_interval(column, sources), 2) for column in best(table)[1].T]
+        values = [cell(mean_interval(column, sources), 2) for column in best(table).T]
         lines.append([kind, str(len(some)), *values])
     return lines
 

@@ -6,12 +6,12 @@
 # PHOTOS, AUTOENCODER: as for default.sh. In the environment: LIMIT, how many pictures are measured
 # (130, evenly over the methods; each variant of --robustness is one pass over them); PARTS, the parts
 # of --robustness; ALARMS, how many photographs go through the benign processing (78: all); HOSTILE,
-# how many pictures are attacked (26); WORKERS, processes (2). A finished step is not repeated: give another
+# how many pictures are attacked (20); COMPARED, how many the baselines are measured on (240); WORKERS, processes (2). A finished step is not repeated: give another
 # model another OUT.
 set -euo pipefail
 photos=$1 autoencoder=$2 out=$3 model=${4:-default}
-limit=${LIMIT:-130} parts=${PARTS:-jpeg,resize,pipelines} alarms=${ALARMS:-78} hostile=${HOSTILE:-26}
-workers=${WORKERS:-2}
+limit=${LIMIT:-130} parts=${PARTS:-jpeg,resize,pipelines} alarms=${ALARMS:-78} hostile=${HOSTILE:-20}
+compared=${COMPARED:-240} workers=${WORKERS:-2}
 forgemap=${FORGEMAP:-.venv/bin/forgemap} python=${PYTHON:-.venv/bin/python}
 export OMP_NUM_THREADS=1
 
@@ -31,7 +31,7 @@ grep '"method": "none"' "$out/test/manifest.jsonl" |
     awk -F'"source": "' '{ split($2, part, "\""); if (!seen[part[1]]++) print }' > "$out/test/untouched.jsonl"
 "$forgemap" evaluate "$model" "$out/test/untouched.jsonl" --robustness --parts benign \
     --limit "$alarms" --workers "$workers" --out "$out/alarms"
-"$python" -m benchmarks.baselines "$out/test" --val "$out/val" --model "$model" --limit "$limit" \
+"$python" -m benchmarks.baselines "$out/test" --val "$out/val" --model "$model" --limit "$compared" \
     --out "$out/baselines"
 "$python" -m benchmarks.fooling "$out/test" --model "$model" --limit "$hostile" --out "$out/fooling"
 

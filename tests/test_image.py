@@ -16,6 +16,7 @@ import tifffile
 from PIL import Image as PILImage
 
 from forgemap.image import Image, load_image, to_stored
+from forgemap.parity import _quarters
 
 from .photographs import colour_profile, wide_gamut
 
@@ -328,6 +329,9 @@ def test_networks_see_the_samples_as_they_are_stored(orientation: int) -> None:
     assert np.array_equal(managed.samples, plain.pixels)
     assert np.abs(managed.pixels[..., ::-1].astype(int) - plain.pixels).max() <= 2
     assert not np.array_equal(managed.pixels, managed.samples)
+    quarters = list(_quarters(managed))  # what an export is compared on
+    height, width = plain.pixels.shape[:2]
+    assert np.array_equal(quarters[0].samples, plain.pixels[: height // 2, : width // 2])
 
 
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "TIFF", "WEBP"])

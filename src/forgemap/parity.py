@@ -57,17 +57,17 @@ def real_pictures(folder: str | Path | None, limit: int) -> list[Image]:
 
 
 def _quarters(image: Image) -> Iterator[Image]:
-    height, width = (side // 2 for side in image.pixels.shape[:2])
+    height, width = (side // 2 for side in image.samples.shape[:2])
     for top in (0, height):
         for left in (0, width):
-            part = np.ascontiguousarray(image.pixels[top : top + height, left : left + width])
-            yield replace(image, pixels=part)
+            part = np.ascontiguousarray(image.samples[top : top + height, left : left + width])
+            yield replace(image, pixels=part, unmanaged=None)
 
 
 def _images_of(network: Any, picture: Image) -> Tensor:
     if isinstance(network, Embedder):
         return network.preprocess(crop(picture.samples, network.image_size).views[0])
-    pixels = picture.pixels[:1024, :1024] if network.native else picture.pixels
+    pixels = picture.samples[:1024, :1024] if network.native else picture.samples
     images: Tensor = network.preprocess(np.ascontiguousarray(pixels))
     return images
 
@@ -93,7 +93,7 @@ def compare(
         source: where they are from, for the record.
     """
     if isinstance(network, Embedder):
-        pairs = [(network.embed(p.pixels)[0], stand_in.embed(p.pixels)[0]) for p in pictures]
+        pairs = [(network.embed(p.samples)[0], stand_in.embed(p.samples)[0]) for p in pictures]
         share = max(float((a - b).abs().max() / a.abs().max()) for a, b in pairs)
         cosine = min(float(torch.cosine_similarity(a, b, dim=0)) for a, b in pairs)
         return Parity(len(pairs), source, share, cosine=cosine)
@@ -101,7 +101,7 @@ def compare(
     ours, theirs = Detector(stand_in, decision), Detector(network, decision)
     difference, overlaps, flips = 0.0, [], 0
     for picture in pictures:
-        got, expected = ours.predict(picture.pixels), theirs.predict(picture.pixels)
+        got, expected = ours.predict(picture.samples), theirs.predict(picture.samples)
         apart = float(np.abs(got.heat - expected.heat).max())
         difference = max(difference, apart if apart == apart else float("inf"))
         at = decision.mask_threshold

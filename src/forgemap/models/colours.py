@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 STRIP = 64
-"""Rows that are computed at a time, a multiple of any cell: what lies between stays in a cache."""
+"""Rows that are computed at a time, a multiple of the cells: what lies between stays in a cache."""
 HALF = 0.501
 """Rounds to the nearest whole number. A tie, which the true origin of a colour never is, goes up on
 every machine."""

@@ -33,7 +33,7 @@ def encoded(
     bad: dict[str, Undecodable] = {}
     for member, data in files.items():
         try:
-            pixels[member] = load_image(data).pixels
+            pixels[member] = load_image(data).samples
         except ImageError as error:
             bad[member] = Undecodable(str(error).replace("<bytes>", "the file"))
     if how == "published":
