@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from forgemap.data.augment import augment, resized_crop
+from forgemap.data.augment import augment, window
 
 from .conftest import picture
 
@@ -20,7 +20,7 @@ def test_half_of_the_native_crops_lie_on_the_grid() -> None:
     pixels, mask = coordinates(), np.zeros((320, 400), np.uint8)
     aligned = 0
     for seed in range(400):
-        crop, _ = resized_crop(pixels, mask, 224, np.random.default_rng(seed), 1.0)
+        crop, _ = window(pixels, mask, 224, np.random.default_rng(seed))
         assert crop.shape == (224, 224, 3)
         aligned += bool((crop[0, 0, :2] % 8 == 0).all())
     assert 0.42 < aligned / 400 < 0.6  # one in 64 of the others by chance

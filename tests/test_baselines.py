@@ -13,14 +13,16 @@ from benchmarks import fooling
 from benchmarks.baselines import BASELINES
 from benchmarks.baselines.__main__ import main, run
 from benchmarks.baselines.judge import THRESHOLDS, fit, iou_at, stretch
+from benchmarks.baselines.trained import TrainedMap
 from benchmarks.into_docs import main as into_docs
 from skimage.data import astronaut
 
 from forgemap.data.records import read_manifest
 from forgemap.encode import jpeg
-from forgemap.errors import DataError
+from forgemap.errors import DataError, ModelError
 from forgemap.evaluate.metrics import iou, pixel_auc
 from forgemap.models.build import build
+from forgemap.models.checkpoint import save_model
 
 from .conftest import picture
 from .edited_set import write_edited_set
@@ -152,6 +154,40 @@ def test_one_command_writes_one_table_with_the_model(
     assert before == {name: path.read_bytes() for name, path in rows.items()}, "measured once"
     assert main([str(edited), "--only", "magic"]) == 2
     assert "Unknown baseline 'magic'" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def shrinking(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of an untrained network that reads 64 x 64 pixels."""
+    torch.manual_seed(0)
+    model = {"architecture": "declip", "backbone": "xception", "decoder": "linear"}
+    folder = tmp_path_factory.mktemp("run") / "model"
+    save_model(build({**model, "image_size": 64}).eval(), folder)
+    return folder
+
+
+def test_a_trained_baseline_sees_native_resolution_in_windows(shrinking: Path) -> None:
+    look = TrainedMap(shrinking)
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 96, 3), dtype=np.uint8)
+    whole = look(pixels)
+    assert whole.shape == (64, 96) and whole.min() >= 0 and whole.max() <= 1
+    # The first and the last 32 columns lie in one window each, as if there were nothing else.
+    assert np.allclose(whole[:, :32], look(pixels[:, :64])[:, :32], atol=1e-5)
+    assert np.allclose(whole[:, -32:], look(pixels[:, 32:])[:, -32:], atol=1e-5)
+    assert not np.allclose(whole[:, :32], whole[:, -32:], atol=1e-5)
+    assert look(pixels[:40, :50]).shape == (40, 50)
+
+
+def test_a_trained_baseline_is_a_column_by_its_runs_name(
+    edited: Path, shrinking: Path, model_folder: Path
+) -> None:
+    found = run(
+        str(edited), models=[], val=str(edited), trained=[str(shrinking)], names=["ela"],
+        limit=4, progress=False,
+    )  # fmt: skip
+    assert list(found) == ["ela", shrinking.parent.name]
+    with pytest.raises(ModelError, match="native resolution"):
+        TrainedMap(model_folder)
 
 
 def test_the_attack_stays_within_its_budget_and_works() -> None:

@@ -17,7 +17,8 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before numpy and torch
 
 from benchmarks.baselines import BASELINES
-from benchmarks.baselines.judge import BaselineJudge, fit
+from benchmarks.baselines.judge import BaselineJudge, Map, fit
+from benchmarks.baselines.trained import TrainedMap
 from forgemap.data.catalog import open_data
 from forgemap.errors import DataError, ForgemapError
 from forgemap.evaluate.benchmark import evaluate
@@ -38,6 +39,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.baselines", description=__doc__)
     parser.add_argument("data", help="manifest or folder with the pictures to measure on")
     parser.add_argument("--model", action="append", help="model to compare; repeatable [default]")
+    parser.add_argument(
+        "--trained",
+        action="append",
+        help="model folder of a fixed input size, such as DeCLIP's, judged as the baselines are: "
+        "in windows, with thresholds of the val split; repeatable",
+    )
     parser.add_argument("--val", help="manifest for the baselines' thresholds [DATA]")
     parser.add_argument("--split", default="test", choices=("train", "val", "test"))
     parser.add_argument("--limit", type=int, help="at most so many pictures, evenly over methods")
@@ -51,6 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         run(
             given.data,
             models=given.model or ["default"],
+            trained=given.trained or [],
             val=given.val or given.data,
             split=given.split,
             limit=given.limit,
@@ -69,6 +77,7 @@ def run(
     *,
     models: Sequence[str],
     val: str,
+    trained: Sequence[str] = (),
     split: str = "test",
     limit: int | None = None,
     names: Sequence[str] = tuple(BASELINES),
@@ -84,8 +93,10 @@ def run(
     for name in names:
         if name not in BASELINES:
             raise DataError(f"Unknown baseline {name!r}: use some of {', '.join(BASELINES)}.")
+    maps: dict[str, Map] = {name: BASELINES[name] for name in names}
+    maps |= {called(folder): TrainedMap(folder) for folder in trained}
     known = draw(open_data(val, "val"), limit, seed)
-    judges: dict[str, Judge] = {name: fit(name, BASELINES[name], known) for name in names}
+    judges: dict[str, Judge] = {name: fit(name, map, known) for name, map in maps.items()}
     if models:
         from forgemap.detector import Detector  # torch
 
@@ -119,6 +130,12 @@ def run(
         content = {"facts": facts, "thresholds": fitted, "groups": groups}
         write(out / "baselines.json", json.dumps(content, indent=1, allow_nan=False) + "\n")
     return found
+
+
+def called(folder: str) -> str:
+    """A model folder's name in the tables; that of its run for what a training wrote."""
+    path = Path(folder).resolve()
+    return path.parent.name if path.name == "model" else path.name
 
 
 def tables(found: dict[str, Results]) -> str:

@@ -16,6 +16,7 @@ from ..encode import (
     encode_webp,
 )
 from .graphics import draw_graphics
+from .textures import draw_textures
 
 Pixels = np.ndarray
 Rng = np.random.Generator
@@ -87,31 +88,33 @@ PHOTOMETRIC: dict[str, Callable[[Pixels, Rng], Pixels]] = {
 }
 
 
-def resized_crop(
-    pixels: Pixels, mask: np.ndarray, size: int, rng: Rng, scale: float
-) -> tuple[Pixels, np.ndarray]:
-    """A random window, (size, size) after resampling by ``scale``.
+def window(pixels: Pixels, mask: np.ndarray, side: int, rng: Rng) -> tuple[Pixels, np.ndarray]:
+    """A random square of ``side`` pixels, or of the picture's shorter side if that is less.
 
-    It lies near the mask four times in five. A picture smaller than the window is enlarged to it.
+    It lies near the mask four times in five.
     """
-    window = max(8, round(size / scale))
     height, width = mask.shape
-    window = min(window, height, width)
-    top, left = (int(rng.integers(0, n - window + 1)) for n in (height, width))
+    side = min(side, height, width)
+    top, left = (int(rng.integers(0, n - side + 1)) for n in (height, width))
     if mask.any() and rng.random() < 0.8:
         ys, xs = np.nonzero(mask)
         i = int(rng.integers(len(ys)))
-        shift = rng.integers(-window // 3, window // 3 + 1, 2) - window // 2
-        top = int(np.clip(ys[i] + shift[0], 0, height - window))
-        left = int(np.clip(xs[i] + shift[1], 0, width - window))
+        shift = rng.integers(-side // 3, side // 3 + 1, 2) - side // 2
+        top = int(np.clip(ys[i] + shift[0], 0, height - side))
+        left = int(np.clip(xs[i] + shift[1], 0, width - side))
     if rng.random() < 0.5:
         # Where the picture's own JPEG grid, if it has one, is that of the crop's re-encoding: the
         # usual case, since whole pictures are saved anew.
         top, left = top - top % 8, left - left % 8
-    area = np.s_[top : top + window, left : left + window]
-    pixels, mask = pixels[area], mask[area]
-    if window != size:
-        how = int(rng.choice(INTERPOLATIONS[0 if window > size else 1 :]))
+    area = np.s_[top : top + side, left : left + side]
+    return pixels[area], mask[area]
+
+
+def resized(pixels: Pixels, mask: np.ndarray, size: int, rng: Rng) -> tuple[Pixels, np.ndarray]:
+    """The square resampled to ``size``, in one of several ways, if it has another side."""
+    side = len(mask)
+    if side != size:
+        how = int(rng.choice(INTERPOLATIONS[0 if side > size else 1 :]))
         pixels = cv2.resize(pixels, (size, size), interpolation=how)
         mask = cv2.resize(mask, (size, size), interpolation=cv2.INTER_AREA)
     return pixels, mask
@@ -124,6 +127,7 @@ def augment(
     size: int,
     strength: float = 1.0,
     graphics: float = 0.0,
+    textures: float = 0.0,
 ) -> tuple[Pixels, np.ndarray]:
     """One training crop: window, resampling, flips, light processing, graphics, re-encoding.
 
@@ -140,6 +144,8 @@ def augment(
             between, every kind of processing is that much rarer.
         graphics: share of the crops over which logos, captions or boxes are drawn, whatever the
             strength; see `draw_graphics`.
+        textures: share of the crops in which things of a strong texture are drawn, before all is
+            shrunk and saved as JPEG, whatever the strength; see `draw_textures`.
 
     Returns:
         pixels (size, size, 3) uint8 and mask (size, size) uint8, 0 or 1.
@@ -148,7 +154,13 @@ def augment(
     scale = float(np.exp(rng.uniform(np.log(0.5), np.log(1.5))))
     if rng.random() >= 0.35 * strength:
         scale = 1.0
-    pixels, mask = resized_crop(pixels, mask, size + margin, rng, scale)
+    textured = textures > 0 and rng.random() < textures
+    if textured:
+        scale = float(rng.uniform(0.5, 0.75))
+    pixels, mask = window(pixels, mask, max(8, round((size + margin) / scale)), rng)
+    if textured:
+        pixels, mask = draw_textures(pixels, mask, rng)
+    pixels, mask = resized(pixels, mask, size + margin, rng)
 
     turns, flip = int(rng.integers(4)), bool(rng.integers(2))
     pixels, mask = np.rot90(pixels, turns), np.rot90(mask, turns)
@@ -162,7 +174,9 @@ def augment(
     if graphics and rng.random() < graphics:
         pixels, mask = draw_graphics(pixels, mask, rng)
     draw = rng.random()
-    if draw < 0.45 * strength:
+    if textured:
+        pixels = jpeg(pixels, rng, low=75)
+    elif draw < 0.45 * strength:
         pixels = jpeg(pixels, rng)
     elif draw < 0.5 * strength:
         pixels = webp(pixels, rng)

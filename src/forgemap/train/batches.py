@@ -38,6 +38,7 @@ def dataset(records: list[Record], config: LocalizerConfig, network: nn.Module) 
         seed=config.seed,
         strength=config.augment,
         graphics=config.graphics,
+        textures=config.textures,
         balance=Balance(config.untouched, config.weights),
     )
 

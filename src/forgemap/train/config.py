@@ -59,6 +59,9 @@ class LocalizerConfig:
     graphics: float = described(
         0.0, "Crops: share over which logos, captions or boxes are drawn, which are no edits."
     )
+    textures: float = described(
+        0.0, "Crops: share with things of a strong texture in them, which are no edits."
+    )
     untouched: float = described(0.4, "Crops: share that comes from untouched pictures.")
     weights: dict[str, float] = described(
         {}, "Crops: shares of the methods among the edited, where not 1: {method: weight}."
@@ -145,6 +148,7 @@ class LocalizerConfig:
             "crop": (self.crop >= 32 and self.crop % 16 == 0, "a multiple of 16, at least 32"),
             "augment": (0 <= self.augment <= 1, "between 0 and 1"),
             "graphics": (0 <= self.graphics <= 1, "between 0 and 1"),
+            "textures": (0 <= self.textures <= 1, "between 0 and 1"),
             "untouched": (0 <= self.untouched <= 1, "between 0 and 1"),
             "views": (self.views >= 0, "at least 0"),
             "cache_limit": (self.cache_limit > 0, "above 0"),
@@ -229,8 +233,8 @@ class LocalizerConfig:
                 f"--perturb {self.perturb} is for --samples whole; crops have --augment.",
             ),
             (
-                whole and self.graphics > 0,
-                "--graphics draws over crops: whole pictures are taken as they are.",
+                whole and (self.graphics > 0 or self.textures > 0),
+                "--graphics and --textures draw on crops: whole pictures are taken as they are.",
             ),
             (
                 self.views and self.perturb == "none",

@@ -11,7 +11,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
-from ..data.augment import resized_crop
+from ..data.augment import resized, window
 from ..data.records import split_of
 from ..errors import DataError, ForgemapError
 from ..files import whole
@@ -89,5 +89,6 @@ def _crops(pixels: np.ndarray, side: int, each: int, rng: np.random.Generator) -
     crops = []
     for number in range(count):
         scale = math.exp(rng.uniform(math.log(max(SMALLEST, least)), 0)) if number % 2 else 1.0
-        crops.append(resized_crop(pixels, nothing, side, rng, scale)[0])
+        part = window(pixels, nothing, max(8, round(side / scale)), rng)
+        crops.append(resized(*part, side, rng)[0])
     return crops
