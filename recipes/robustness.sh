@@ -6,8 +6,9 @@
 # PHOTOS, AUTOENCODER: as for default.sh. In the environment: LIMIT, how many pictures are measured
 # (130, evenly over the methods; each variant of --robustness is one pass over them); PARTS, the parts
 # of --robustness; ALARMS, how many photographs go through the benign processing (78: all); HOSTILE,
-# how many pictures are attacked (20); COMPARED, how many the baselines are measured on (240); WORKERS, processes (2). A finished step is not repeated: give another
-# model another OUT.
+# how many pictures are attacked (20); COMPARED, how many the baselines are measured on (240); TRAINED,
+# the folder of a network of a fixed input size to stand beside them; WORKERS, processes (2). A finished
+# step is not repeated: give another model another OUT.
 set -euo pipefail
 photos=$1 autoencoder=$2 out=$3 model=${4:-default}
 limit=${LIMIT:-130} parts=${PARTS:-jpeg,resize,pipelines} alarms=${ALARMS:-78} hostile=${HOSTILE:-20}
@@ -32,7 +33,7 @@ grep '"method": "none"' "$out/test/manifest.jsonl" |
 "$forgemap" evaluate "$model" "$out/test/untouched.jsonl" --robustness --parts benign \
     --limit "$alarms" --workers "$workers" --out "$out/alarms"
 "$python" -m benchmarks.baselines "$out/test" --val "$out/val" --model "$model" --limit "$compared" \
-    --out "$out/baselines"
+    ${TRAINED:+--trained "$TRAINED"} --out "$out/baselines"
 "$python" -m benchmarks.fooling "$out/test" --model "$model" --limit "$hostile" --out "$out/fooling"
 
 "$python" -m benchmarks.into_docs docs/experiments/robustness.md \

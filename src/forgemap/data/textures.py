@@ -83,7 +83,8 @@ def spots(size: tuple[int, int], rng: Rng) -> np.ndarray:
     fine = np.exp(rng.uniform(math.log(1), math.log(7), 2))
     noise = rng.standard_normal(size, dtype=np.float32)
     band = cv2.GaussianBlur(noise, (0, 0), float(fine[0]), sigmaY=float(fine[1]))
-    band -= cv2.GaussianBlur(noise, (0, 0), 2 * float(fine[0]), sigmaY=2 * float(fine[1]))
+    wide = cv2.GaussianBlur(noise, (0, 0), 2 * float(fine[0]), sigmaY=2 * float(fine[1]))
+    band = np.subtract(band, wide, dtype=np.float32)
     return edged(band / max(float(band.std()), 1e-6) + float(rng.uniform(-0.7, 0.7)), rng)
 
 
@@ -103,8 +104,8 @@ def wave(size: tuple[int, int], rng: Rng, angle: float) -> np.ndarray:
     period = float(np.exp(rng.uniform(math.log(4), math.log(40))))
     bends = rng.standard_normal((5, 5)).astype(np.float32)
     bend = cv2.resize(bends, (width, height), interpolation=cv2.INTER_CUBIC)
-    bend *= float(rng.uniform(0, 0.04)) * min(size)
-    along = x * math.cos(angle) + y * math.sin(angle) + bend
+    strength = float(rng.uniform(0, 0.04)) * min(size)
+    along = x * math.cos(angle) + y * math.sin(angle) + strength * bend
     phase = float(rng.uniform(0, 2 * math.pi))
     return np.sin(2 * math.pi * along / period + phase).astype(np.float32)
 
