@@ -168,12 +168,12 @@ def shrinking(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_trained_baseline_sees_native_resolution_in_windows(shrinking: Path) -> None:
     look = TrainedMap(shrinking)
-    pixels = np.random.default_rng(0).integers(0, 256, (64, 96, 3), dtype=np.uint8)
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 112, 3), dtype=np.uint8)
     whole = look(pixels)
-    assert whole.shape == (64, 96) and whole.min() >= 0 and whole.max() <= 1
+    assert whole.shape == (64, 112) and whole.min() >= 0 and whole.max() <= 1
     # The first and the last 32 columns lie in one window each, as if there were nothing else.
     assert np.allclose(whole[:, :32], look(pixels[:, :64])[:, :32], atol=1e-5)
-    assert np.allclose(whole[:, -32:], look(pixels[:, 32:])[:, -32:], atol=1e-5)
+    assert np.allclose(whole[:, -32:], look(pixels[:, -64:])[:, -32:], atol=1e-5)
     assert not np.allclose(whole[:, :32], whole[:, -32:], atol=1e-5)
     assert look(pixels[:40, :50]).shape == (40, 50)
 

@@ -19,7 +19,7 @@ from forgemap.windows import Windows
 class TrainedMap:
     """A model folder as a function of pixels (H, W, 3) uint8 -> (H, W) float32 in [0, 1].
 
-    The map is the mean of the windows' logits, as a probability; windows overlap by half.
+    The map is the mean of the windows' logits, as a probability; windows overlap by a quarter.
 
     Raises:
         ModelError: no such model, or one that looks at native resolution by itself.
@@ -32,7 +32,7 @@ class TrainedMap:
         size = self.model.preprocess.size
         if self.model.native or size is None:
             raise ModelError(f"{folder} looks at native resolution: compare it by --model.")
-        self.size, self.windows = size, Windows(scales=(1,), overlap=0.5)
+        self.size, self.windows = size, Windows(scales=(1,), overlap=0.25)
 
     def __call__(self, pixels: np.ndarray) -> np.ndarray:
         """The picture's map; a picture smaller than a window is mirrored to its size."""
