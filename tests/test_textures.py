@@ -64,6 +64,16 @@ def test_a_textured_crop_is_one_jpeg_throughout() -> None:
         assert float(jpeg_colours(levels).mean()) > 0.99
 
 
-def test_a_share_beyond_one_is_refused() -> None:
-    with pytest.raises(ForgemapError, match="textures"):
-        LocalizerConfig.of(data=["x"], textures=1.5).check()
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        ({"textures": 1.5}, "textures"),
+        (
+            {"textures": 0.2, "samples": "whole", "architecture": "declip"},
+            "--graphics and --textures draw on crops",
+        ),
+    ],
+)
+def test_a_share_that_cannot_work_is_refused(values: dict[str, object], sentence: str) -> None:
+    with pytest.raises(ForgemapError, match=sentence):
+        LocalizerConfig(data=["somewhere"], **values).check()  # type: ignore[arg-type]
