@@ -163,26 +163,46 @@ def look_closer(
     mask, evidence = localize(model, pixels, device=device)
     rule = RULES[windows.rule]
     for passes, side in enumerate(windows.sides(size, height, width), start=1):
-        rows, columns = (
-            [(start, min(start + side, length)) for start in windows.starts(length, side, by)]
-            for length, by in zip((height, width), shift, strict=True)
-        )
-        margin = side // 32  # next to a cut a network knows least, and nothing counts
-        weights = ramps(rows, height, margin), ramps(columns, width, margin)
-        blended = np.zeros((height, width), np.float32)
-        said: list[np.ndarray] = []
-        for (i, j), part in _passes(model, pixels, rows, columns, side, device):
-            part.mask[...] *= weights[0][i][:, None]
-            part.mask[...] *= weights[1][j]
-            blended[slice(*rows[i]), slice(*columns[j])] += part.mask
-            if part.evidence is not None:
-                said.append(part.evidence)
-        rule.fuse(mask, blended, passes)
-        if evidence is not None:
-            pooled = np.full_like(evidence, rule.pool(np.stack(said)))
-            rule.fuse(evidence, pooled, passes)
-        del blended
+        closer = one_scale(model, pixels, windows, side, device=device, shift=shift)
+        rule.fuse(mask, closer.mask, passes)
+        if evidence is not None and closer.evidence is not None:
+            rule.fuse(evidence, np.full_like(evidence, rule.pool(closer.evidence)), passes)
+        del closer
     return Logits(mask, evidence)
+
+
+@torch.inference_mode()
+def one_scale(
+    model: Model,
+    pixels: np.ndarray,
+    windows: Windows,
+    side: int,
+    *,
+    device: str | torch.device = "cpu",
+    shift: tuple[int, int] = (0, 0),
+) -> Logits:
+    """The windows of one scale, blended: mask logits (H, W), and the evidence of each window.
+
+    Args:
+        side: of a window, in pixels of the picture.
+        model, pixels, windows, shift: as in `look_closer`.
+    """
+    height, width = pixels.shape[:2]
+    rows, columns = (
+        [(start, min(start + side, length)) for start in windows.starts(length, side, by)]
+        for length, by in zip((height, width), shift, strict=True)
+    )
+    margin = side // 32  # next to a cut a network knows least, and nothing counts
+    weights = ramps(rows, height, margin), ramps(columns, width, margin)
+    blended = np.zeros((height, width), np.float32)
+    said: list[np.ndarray] = []
+    for (i, j), part in _passes(model, pixels, rows, columns, side, device):
+        part.mask[...] *= weights[0][i][:, None]
+        part.mask[...] *= weights[1][j]
+        blended[slice(*rows[i]), slice(*columns[j])] += part.mask
+        if part.evidence is not None:
+            said.append(part.evidence)
+    return Logits(blended, np.stack(said) if said else None)
 
 
 def _passes(

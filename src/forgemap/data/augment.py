@@ -144,8 +144,9 @@ def augment(
             between, every kind of processing is that much rarer.
         graphics: share of the crops over which logos, captions or boxes are drawn, whatever the
             strength; see `draw_graphics`.
-        textures: share of the crops in which things of a strong texture are drawn, before all is
-            shrunk and saved as JPEG, whatever the strength; see `draw_textures`.
+        textures: share of the crops in which things of a strong texture are drawn, whatever the
+            strength: two in three before all is shrunk and saved as JPEG, as part of the scene, one
+            in three afterwards, as an edit; see `draw_textures`.
 
     Returns:
         pixels (size, size, 3) uint8 and mask (size, size) uint8, 0 or 1.
@@ -155,12 +156,15 @@ def augment(
     if rng.random() >= 0.35 * strength:
         scale = 1.0
     textured = textures > 0 and rng.random() < textures
-    if textured:
+    pasted = textured and rng.random() < 1 / 3
+    if textured and not pasted:
         scale = float(rng.uniform(0.5, 0.75))
     pixels, mask = window(pixels, mask, max(8, round((size + margin) / scale)), rng)
-    if textured:
+    if textured and not pasted:
         pixels, mask = draw_textures(pixels, mask, rng)
     pixels, mask = resized(pixels, mask, size + margin, rng)
+    if pasted:
+        pixels, mask = draw_textures(pixels, mask, rng, edit=True)
 
     turns, flip = int(rng.integers(4)), bool(rng.integers(2))
     pixels, mask = np.rot90(pixels, turns), np.rot90(mask, turns)
@@ -174,7 +178,7 @@ def augment(
     if graphics and rng.random() < graphics:
         pixels, mask = draw_graphics(pixels, mask, rng)
     draw = rng.random()
-    if textured:
+    if textured and (not pasted or rng.random() < 0.5):
         pixels = jpeg(pixels, rng, low=75)
     elif draw < 0.45 * strength:
         pixels = jpeg(pixels, rng)

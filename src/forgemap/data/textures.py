@@ -16,38 +16,42 @@ Pixels = np.ndarray
 Rng = np.random.Generator
 
 
-def draw_textures(pixels: Pixels, mask: np.ndarray, rng: Rng) -> tuple[Pixels, np.ndarray]:
+def draw_textures(
+    pixels: Pixels, mask: np.ndarray, rng: Rng, edit: bool = False
+) -> tuple[Pixels, np.ndarray]:
     """One or two things of a strong, fine texture; what they hide is no longer an edit.
 
     A zebra on a lawn is unlike its surroundings in sharpness, contrast and grain, as a splice is,
     and is none. Few photographs have such things, so they are drawn. To stand for a photograph the
     result has to be shrunk and compressed as a whole, which leaves no trace of the drawing but its
-    looks; `augment` does so.
+    looks; `augment` does so. Drawn into the finished picture the same thing is an edit, so that
+    what tells the two apart is the traces.
 
     Args:
         pixels: (H, W, 3) uint8.
         mask: (H, W) uint8, 0 or 255.
         rng: the only source of chance.
+        edit: the things are marked.
     """
     scene = cv2.GaussianBlur(pixels, (0, 0), 0.06 * min(mask.shape)).astype(np.float32)
     light = scene.mean(axis=2, keepdims=True)
     light /= max(float(light.max()), 1.0)
     drawn = pixels.astype(np.float32)
     for _ in range(1 + int(rng.random() < 0.3)):
-        shape = outline(mask.shape, rng)[..., None]
+        shape = outline(mask.shape, rng, everywhere=0 if edit else 0.1)[..., None]
         thing = painted(PATTERNS[str(rng.choice(list(PATTERNS)))](mask.shape, rng), rng)
         if rng.random() < 0.7:  # in the light of the scene
             thing *= light ** float(rng.uniform(0.3, 1))
         thing += rng.standard_normal(thing.shape, dtype=np.float32) * float(rng.uniform(0, 4))
         drawn += shape * float(rng.uniform(0.6, 1)) * (thing - drawn)
-        mask = np.where(shape[..., 0] > 0.5, np.uint8(0), mask)
+        mask = np.where(shape[..., 0] > 0.5, np.uint8(255 if edit else 0), mask)
     return np.clip(np.rint(drawn), 0, 255).astype(np.uint8), mask
 
 
-def outline(size: tuple[int, int], rng: Rng) -> np.ndarray:
-    """The opacity of one thing, (H, W) float32 in 0-1: a blob of any size, now and then all."""
+def outline(size: tuple[int, int], rng: Rng, everywhere: float) -> np.ndarray:
+    """The opacity of one thing, (H, W) float32 in 0-1: a blob of any size, or now and then all."""
     height, width = size
-    if rng.random() < 0.1:
+    if rng.random() < everywhere:
         return np.ones(size, np.float32)
     reach = min(size) * np.exp(rng.uniform(math.log(0.08), math.log(0.5), 2))
     middle = (float(rng.uniform(0, width)), float(rng.uniform(0, height)))
