@@ -27,6 +27,7 @@ from forgemap.evaluate.calibration import (
     worst_quantile,
 )
 from forgemap.evaluate.calibration_look import (
+    PROCESSED,
     SHIFTS,
     WHOLE,
     Label,
@@ -234,6 +235,34 @@ def test_a_picture_that_is_marked_as_a_whole_does_not_blunt_the_mask() -> None:
     assert choose_shift([*seen, odd], Limits(flagged=0.02)) == alone
     half = replace(odd, flagged=np.full(len(SHIFTS), 0.5))  # which is a place that stands out
     assert choose_shift([*seen, half], Limits(flagged=0.02)) < alone
+
+
+def test_pictures_with_a_palette_set_no_threshold_and_accuse_nobody() -> None:
+    seen, values = synthetic(np.random.default_rng(5), 60)
+    found = decide(seen, values, 0.0, "val", Limits(), "evidence_peak")
+    # Suspected most of all: only as palettes do they leave the threshold where it was.
+    gifs = [
+        Observation(
+            PROCESSED,
+            f"p/{n}",
+            False,
+            np.zeros(0),
+            np.zeros(len(SHIFTS)),
+            Path(),
+            (Label("gif", PROCESSED, True),),
+            False,
+        )
+        for n in range(60)
+    ]
+    loud = [values[0] | {"evidence_peak": 30.0, "evidence_top": 30.0, "evidence_lse": 30.0}] * 60
+    accused = decide([*seen, *gifs], [*values, *loud], 0.0, "val", Limits(), "evidence_peak")
+    assert accused.decision.manipulated_at > found.decision.manipulated_at
+    coloured = [replace(gif, colours=200) for gif in gifs]
+    excused = decide([*seen, *coloured], [*values, *loud], 0.0, "val", Limits(), "evidence_peak")
+    assert excused.decision.manipulated_at == pytest.approx(found.decision.manipulated_at, abs=0.05)
+    line = next(line for line in excused.lines if line.name == "gif")
+    assert line.manipulated == 0 and line.inconclusive == 1
+    assert excused.decision.min_colours == 257
 
 
 def test_one_photo_of_a_small_folder_does_not_blunt_the_mask() -> None:

@@ -1,12 +1,13 @@
-"""compression.py: the quality of a JPEG compression from the pixels that are left of it."""
+"""compression.py: the quality of a JPEG and the colours of a palette, from pixels alone."""
 
 from __future__ import annotations
 
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
-from forgemap.compression import pixel_quality
+from forgemap.compression import palette, pixel_quality
 
 from .photographs import jpeg, photograph
 
@@ -31,6 +32,19 @@ def test_a_screenshot_of_a_jpeg_is_read_wherever_its_grid_begins() -> None:
         screen[60 + top : 60 + top + small.shape[0], 64 + left : 64 + left + small.shape[1]] = small
         assert abs((pixel_quality(screen[64:320, 72:384]) or 0) - 40) <= 3
         assert abs((pixel_quality(small[top:, left:]) or 0) - 40) <= 3
+
+
+def test_a_palette_is_counted_and_nothing_else_is_taken_for_one() -> None:
+    pixels = np.tile(photograph(6), (2, 2, 1))
+    for colours in (16, 256):
+        few = np.asarray(Image.fromarray(pixels).quantize(colours).convert("RGB"))
+        assert palette(few) == len(np.unique(few.reshape(-1, 3), axis=0)) <= colours
+    # A palette but for a corner that the coarse first look does not see.
+    few = few.copy()
+    few[1:16, 1:16] = pixels[1:16, 1:16]
+    assert len(np.unique(few.reshape(-1, 3), axis=0)) > 256 and palette(few) is None
+    assert palette(pixels) is None
+    assert palette(np.repeat(pixels[..., :1], 3, axis=2)) is None  # grey has no more by nature
 
 
 def test_the_stronger_of_two_compressions_shows() -> None:

@@ -121,6 +121,15 @@ def test_a_picture_that_is_marked_as_a_whole_is_never_accused():
     assert decision.judge(low, width=300, height=200).verdict == "no sign of editing"
 
 
+def test_a_palette_is_inconclusive_whatever_the_score():
+    decision = Decision(min_colours=257, calibrated_on="a test")
+    for mean in (0.1, 0.9):
+        judged = judge(decision, mean, colours=130)
+        assert judged.verdict == "inconclusive" and "only 130 different colours" in judged.reason
+    assert judge(decision, 0.9, colours=None).verdict == "manipulated"
+    assert judge(Decision(calibrated_on="a test"), 0.9, colours=130).verdict == "manipulated"
+
+
 def test_low_quality_jpeg_is_inconclusive_only_when_nothing_is_found():
     decision = Decision(min_jpeg_quality=60, calibrated_on="a test")
     assert judge(decision, 0.1, jpeg_quality=40).verdict == "inconclusive"

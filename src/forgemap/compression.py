@@ -1,4 +1,4 @@
-"""compression.py: what the pixels alone tell of the JPEG compression that they went through last.
+"""compression.py: what the pixels alone tell of the compression that they went through last.
 
 A screenshot of a JPEG, or a PNG made of one, has no quantisation tables; but its 8x8 blocks still
 have DCT coefficients that are multiples of the steps of the table (Fan and de Queiroz,
@@ -84,6 +84,28 @@ def _jumps(luma: np.ndarray) -> tuple[int, float]:
     columns = np.arange(2, 2 + len(jump)) % BLOCK
     mean = np.array([jump[columns == k].mean() for k in range(BLOCK)]) + 0.05
     return int(mean.argmax()), float(mean.max() / np.median(mean))
+
+
+def palette(pixels: np.ndarray) -> int | None:
+    """How many different colours a picture (H, W, 3) uint8 has, if a palette made them few.
+
+    At most 256, as a GIF or a PNG with a palette holds. None where there are more, and for grey
+    pictures, which never have more.
+    """
+    if len(_colours(pixels[::16, ::16])) > 256:
+        return None
+    found = _colours(pixels)
+    grey = ((found >> 16) == (found & 255)) & ((found >> 16) == (found >> 8 & 255))
+    return None if len(found) > 256 or grey.all() else len(found)
+
+
+def _colours(pixels: np.ndarray) -> np.ndarray:
+    """The different colours, as 0xRRGGBB, in ascending order."""
+    seen = np.zeros(1 << 24, bool)
+    for row in pixels:
+        red, green, blue = row.astype(np.int32).T
+        seen[red << 16 | green << 8 | blue] = True
+    return np.flatnonzero(seen)
 
 
 def pixel_quality(pixels: np.ndarray) -> int | None:

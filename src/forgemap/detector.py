@@ -14,7 +14,7 @@ from torch import nn
 
 from . import confidence as confidences
 from . import engines
-from .compression import pixel_quality
+from .compression import palette, pixel_quality
 from .confidence import Confidence
 from .errors import ImageError, ModelError
 from .familiarity import Familiarity, temper
@@ -224,6 +224,7 @@ class Detector:
             width=width,
             height=height,
             jpeg_quality=self._quality(image),
+            colours=palette(image.samples) if self.decision.min_colours else None,
             area=area,
         )
         if self.familiarity is not None:

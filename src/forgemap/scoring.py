@@ -65,6 +65,9 @@ class Decision:
     #: Pictures of which a larger share is marked are never judged manipulated: what could the
     #: marked part differ from?
     whole_area: float = 1.0
+    #: Colour pictures with fewer different colours are inconclusive, whatever their score: a
+    #: palette, as GIF has, leaves none of the traces.
+    min_colours: int = 0
     #: One sentence on the pictures that the thresholds were chosen on; empty = not calibrated.
     calibrated_on: str = ""
     #: Scores that 0, 1 ... 100 % of the untouched among them stay below; empty = not known.
@@ -182,6 +185,7 @@ class Decision:
         width: int,
         height: int,
         jpeg_quality: int | None = None,
+        colours: int | None = None,
         area: float | None = None,
     ) -> Judgement:
         """Score, verdict and reason.
@@ -190,6 +194,7 @@ class Decision:
             values: what `features` returned.
             width, height: of the picture in pixels.
             jpeg_quality: estimated quality, 1-100; None when the picture is no JPEG.
+            colours: how many different ones, where a palette made them few; see `palette`.
             area: share of the picture in the mask; default: the feature `area`.
         """
         score = self.score(values)
@@ -200,6 +205,12 @@ class Decision:
             reason = (
                 f"The shorter side has {min(width, height)} pixels; "
                 f"this model needs at least {self.min_side} to judge"
+            )
+        elif colours is not None and colours < self.min_colours:
+            verdict = "inconclusive"
+            reason = (
+                f"The picture has only {colours} different colours, no more than a GIF file: too few "
+                "to hold the traces that this model looks for"
             )
         elif score >= self.manipulated_at and values["area"] > self.whole_area:
             verdict = "inconclusive"

@@ -58,6 +58,8 @@ class Limits:
     processed: float = 0.05
     #: Marked share of a picture from which on it is never judged manipulated.
     whole: float = 0.75
+    #: Fewer different colours than that are a palette's, of which nothing can be said.
+    colours: int = 257
 
     @property
     def levels(self) -> Levels:
@@ -237,8 +239,10 @@ def decide(
     place = int(np.flatnonzero(shift == SHIFTS)[0])
     areas = np.array([observations[i].flagged[place] for i in kept])
     kinds = kinds_of([observations[i] for i in kept if not observations[i].edited])
-    # What is marked nearly everywhere is inconclusive, however it scores, and accuses nobody.
-    accusing = np.where(areas > limits.whole, -np.inf, odds)
+    # What is marked nearly everywhere or has a palette is inconclusive, however it scores, and
+    # accuses nobody.
+    few_colours = np.array([(observations[i].colours or 257) < limits.colours for i in kept])
+    accusing = np.where((areas > limits.whole) | few_colours, -np.inf, odds)
     # A picture may miss being cleared by its score or by its area: each has half of the chance.
     half = limits.doubts / 2
     promised = conformal.bounds(kinds, photos[plain], limits.levels)
@@ -266,6 +270,7 @@ def decide(
         mask_shift=shift,
         doubt_area=min(1.0, round(max(limits.flagged, area) + 5e-7, 6)),
         whole_area=limits.whole,
+        min_colours=limits.colours,
         calibrated_on=sentence(observations, photos, promised, split, statistic),
         untouched=tuple(np.quantile(scores[plain], np.linspace(0, 1, 101)).round(4).tolist()),
         rarity=tuple(rare),

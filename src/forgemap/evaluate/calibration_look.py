@@ -20,6 +20,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
+from ..compression import palette
 from ..data.datasets import load_pair
 from ..data.records import Record, split_of
 from ..detector import Detector
@@ -62,6 +63,7 @@ class Observation:
     kinds: tuple[Label, ...] = ()  # where its false alarms are counted; empty if edited
     listed: bool = True  # in a manifest, with edited pictures beside it that were made alike
     statistics: dict[str, float] | None = None  # of its pixels alone; see `familiarity`
+    colours: int | None = None  # see `palette`
 
     def features(self, decision: Decision) -> dict[str, float]:
         """The picture's statistics under a decision's mask calibration."""
@@ -114,6 +116,7 @@ def observe(detector: Detector, view: View, maps: Path) -> Observation:
         view.kinds,
         view.listed,
         statistics(view.pixels),
+        palette(view.pixels),
     )
 
 

@@ -110,8 +110,10 @@ def table_of(
     edited = np.array([o.edited for o in observations])
     photos = np.array([o.source for o in observations])
     reached = scores >= decision.manipulated_at
-    called = reached & (areas <= decision.whole_area)
-    doubted = ~called & ((scores >= decision.clear_below) | (areas > decision.doubt_area))
+    palettes = np.array([(o.colours or 257) < decision.min_colours for o in observations])
+    called = reached & (areas <= decision.whole_area) & ~palettes
+    doubted = (scores >= decision.clear_below) | (areas > decision.doubt_area) | palettes
+    doubted &= ~called
     plain = np.flatnonzero(~edited)
 
     def line(name: str, members: np.ndarray, bound: float | None) -> Line:
@@ -182,7 +184,8 @@ class Report(NamedTuple):
         chosen = [
             f"Judged manipulated from {decision.manipulated_at:.3f} on, cleared below "
             f"{decision.clear_below:.3f} unless more than {decision.doubt_area:.1%} is marked, "
-            f"inconclusive where more than {decision.whole_area:.0%} is; "
+            f"inconclusive where more than {decision.whole_area:.0%} is or there are fewer than "
+            f"{decision.min_colours} colours; "
             f"calibrated on {decision.calibrated_on}"
         ]
         if self.losses:

@@ -101,6 +101,10 @@ class Decision(BaseModel):
         description="Pictures of which a larger share is marked are never judged manipulated: they "
         "look processed or made as a whole."
     )
+    min_colours: int = Field(
+        description="Colour pictures with fewer different colours are inconclusive: a palette, as "
+        "GIF files have, leaves no traces."
+    )
     prevalence: float = Field(
         description="Share of edited pictures for which the score is a probability; 0: it only "
         "ranks pictures."
@@ -221,7 +225,7 @@ def decision_of(values: Mapping[str, Any]) -> dict[str, Any]:
     """The entries of `Decision` from those of `forgemap.scoring.Decision.to_dict`."""
     names = (
         *("manipulated_at", "clear_below", "mask_threshold", "doubt_area", "whole_area"),
-        *("min_side", "min_jpeg_quality", "prevalence", "bounds"),
+        *("min_side", "min_jpeg_quality", "min_colours", "prevalence", "bounds"),
     )
     basis = str(values["calibrated_on"])
     meaning = (
