@@ -8,8 +8,8 @@
 # AUTOENCODER  a folder with a latent-diffusion autoencoder, such as TAEF2
 # OUT          data, runs and results
 #
-# Two free cores: about 40 minutes for the pictures, 360 for the training, 60 for thresholds and figures;
-# much less where the processor has AMX. RUN=run-7 or run-8 measures an earlier stage at the end.
+# Two free cores: about 50 minutes for the pictures, 430 for the training, 60 for thresholds and figures;
+# much less where the processor has AMX. RUN=run-8 or run-9 measures an earlier version at the end.
 set -euo pipefail
 photos=$1 autoencoder=$2 out=$3
 forgemap=${FORGEMAP:-.venv/bin/forgemap} python=${PYTHON:-.venv/bin/python}
@@ -150,14 +150,42 @@ mapfile -t last < <(data wide-{plain,plain-2,varied,varied-2,honest,overlay,hard
     inpaint_telea: 0.7, inpaint_ns: 0.7, autoencoder_paste: 1.3, resample: 0.6, noise: 0.3,
     jpeg_region: 0.5}'
 
+# Stage 10: latent edits, of which nothing was learned among all others; as more than half of the edits for
+# a while they are learned at once, but for those of a good autoencoder.
+methods=latent_edit autoencoder=nearest,bilinear,transposed,shuffle,$ae
+pictures latent train 71 4 3
+mapfile -t focus < <(data latent wide-plain plain-val)
+"${train[@]}" "${focus[@]}" --out "$out/run-10" --init "$out/run-9/model" --steps 700 --decay 0 \
+    --lr 0.001 --warmup 30 --validate-every 350 --validate-on 60 --seed 171 --untouched 0.3 \
+    --augment 0.1 --image 0.3 --weights '{latent_edit: 12, inpaint_telea: 0.3, inpaint_ns: 0.3,
+    inpaint_learned: 0.3, recolour: 0.5, resample: 0.3, noise: 0.3, jpeg_region: 0.3}'
+
+# Stage 11: the same for what else is left after compression and shrinking.
+mapfile -t looks < <(data latent wide-{varied,varied-2,honest,plain,val} plain-val varied-val)
+"${train[@]}" "${looks[@]}" --out "$out/run-11" --init "$out/run-10/model" --steps 1600 --decay 0 \
+    --lr 0.001 --warmup 30 --validate-every 800 --validate-on 60 --seed 181 --untouched 0.4 \
+    --graphics 0.12 --textures 0.08 --augment 0.7 --image 0.4 --weights '{latent_edit: 4, splice: 4,
+    splice_poisson: 2, copy_move: 2, recolour: 0.7, heal: 0.7, inpaint_telea: 0.5, inpaint_ns: 0.5,
+    inpaint_learned: 0.7, inpaint_exemplar: 0.8, resample: 0.6, noise: 0.3, jpeg_region: 0.3}'
+
+# Stage 12: everything together again; the last average is what ships.
+mapfile -t together < <(data latent wide-{plain,plain-2,varied,varied-2,honest,overlay,hard,val} \
+    plain-val varied-val)
+"${train[@]}" "${together[@]}" --out "$out/run-12" --init "$out/run-11/model" --steps 4200 --decay 0.8 \
+    --lr 0.001 --warmup 50 --validate-every 4200 --validate-on 75 --seed 191 --untouched 0.42 \
+    --graphics 0.15 --textures 0.08 --augment 0.5 --image 0.5 --weights '{splice: 2.5, latent_edit: 2,
+    copy_move: 2, splice_poisson: 1.3, autoencoder_paste: 1.3, heal: 0.8, recolour: 0.8,
+    inpaint_telea: 0.5, inpaint_ns: 0.5, inpaint_learned: 0.7, resample: 0.6, noise: 0.3,
+    jpeg_region: 0.4}'
+
 # Thresholds on the val split, as made and after each kind of honest processing. Figures on the test
 # split: as made, after JPEG, whole camera files, and what other tools make of other photographs.
-methods=$edits run=${RUN:-run-9}
+methods=$edits run=${RUN:-run-12}
 pictures cal-honest val 22 6 2 --vary --benign 0.5
 pictures cal-plain val 26 6 2
 pictures cal-varied val 28 6 2 --vary
 "$forgemap" calibrate "$out/$run/model" "$out"/{camera,small}-cal-{varied,plain,honest} \
-    --photos "$photos" --processing all --alarms 0.03 --workers 2 \
+    --photos "$photos" --processing all --alarms 0.03 --processed 0.04 --workers 2 \
     --out "$out/calibration"
 "$forgemap" evaluate "$out/$run/model" "$out/test" --recompress 90,75 --workers 2 --out "$out/results"
 "$forgemap" evaluate "$out/$run/model" "$out/test-whole" --workers 2 --out "$out/results-whole"
