@@ -209,8 +209,8 @@ class Decision:
         elif colours is not None and colours < self.min_colours:
             verdict = "inconclusive"
             reason = (
-                f"The picture has only {colours} different colours, no more than a GIF file: too few "
-                "to hold the traces that this model looks for"
+                f"The picture has only {colours} different colours, no more than a GIF file: too "
+                "few to hold the traces that this model looks for"
             )
         elif score >= self.manipulated_at and values["area"] > self.whole_area:
             verdict = "inconclusive"
