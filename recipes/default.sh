@@ -143,7 +143,8 @@ mapfile -t last < <(data wide-{plain,plain-2,varied,varied-2,honest,overlay,hard
     jpeg_region: 0.5}'
 
 # Stage 9: zebras. Things of a strong texture drawn into the crops, which are then shrunk and saved as JPEG,
-# so that being unlike its surroundings is not enough to be an edit.
+# so that being unlike its surroundings is not enough to be an edit. (In the run that was version 6 none
+# of them was marked; since then --textures pastes one in three as an edit.)
 "${train[@]}" "${last[@]}" --out "$out/run-9" --init "$out/run-8/model" --steps 4000 --decay 0.8 \
     --lr 0.001 --warmup 50 --validate-every 1000 --validate-on 60 --seed 161 --untouched 0.42 \
     --graphics 0.15 --textures 0.12 --augment 0.5 --image 0.5 --weights '{splice: 2, copy_move: 1.5,
