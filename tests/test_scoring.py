@@ -122,10 +122,12 @@ def test_a_picture_that_is_marked_as_a_whole_is_never_accused():
 
 
 def test_a_palette_is_inconclusive_whatever_the_score():
-    decision = Decision(min_colours=257, calibrated_on="a test")
+    decision = Decision(min_colours=257, calibrated_on="a test", prevalence=0.5)
     for mean in (0.1, 0.9):
         judged = judge(decision, mean, colours=130)
         assert judged.verdict == "inconclusive" and "only 130 different colours" in judged.reason
+        assert "probability" not in judged.reason  # of such pictures it is none
+        assert "probability" in judge(decision, mean, colours=None).reason
     assert judge(decision, 0.9, colours=None).verdict == "manipulated"
     assert judge(Decision(calibrated_on="a test"), 0.9, colours=130).verdict == "manipulated"
 

@@ -200,13 +200,15 @@ class Decision:
         score = self.score(values)
         area = values["area"] if area is None else area
         marked = f"{_percent(area)} of the picture is marked" if area else "no region is marked"
-        if min(width, height) < self.min_side:
+        small = min(width, height) < self.min_side
+        few = colours is not None and colours < self.min_colours
+        if small:
             verdict = "inconclusive"
             reason = (
                 f"The shorter side has {min(width, height)} pixels; "
                 f"this model needs at least {self.min_side} to judge"
             )
-        elif colours is not None and colours < self.min_colours:
+        elif few:
             verdict = "inconclusive"
             reason = (
                 f"The picture has only {colours} different colours, no more than a GIF file: too "
@@ -247,7 +249,7 @@ class Decision:
         else:
             verdict = "no sign of editing"
             reason = f"The score {score:.3f} stays below {self.clear_below:.3f}, and {marked}"
-        if self.prevalence and min(width, height) >= self.min_side:
+        if self.prevalence and not small and not few:
             reason += (
                 f"; among pictures like those that it was calibrated on, {self.prevalence:.0%} of "
                 "them edited, the score is the probability of an edit"
