@@ -18,7 +18,7 @@ from forgemap.image import load_image
 from forgemap.report import VERDICTS
 
 from .conftest import picture
-from .photographs import wide_gamut
+from .photographs import photograph, wide_gamut
 
 
 @pytest.fixture(scope="module")
@@ -168,3 +168,10 @@ def test_package_level_functions_are_the_detector(model_folder, detector, photos
     assert isinstance(report, forgemap.Report)
     assert report.score == detector.analyze(photos / "a.png").score
     assert isinstance(forgemap.load(model_folder), forgemap.Detector)
+
+
+def test_a_gif_is_inconclusive_with_the_bundled_model(tmp_path):
+    """The palette's colours are counted on the way from a file to its verdict."""
+    PILImage.fromarray(photograph(3)).quantize(128).save(tmp_path / "a.gif")
+    report = Detector.load("default", detector=None).analyze(tmp_path / "a.gif")
+    assert report.verdict == "inconclusive" and "different colours" in report.reason

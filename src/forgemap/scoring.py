@@ -194,7 +194,8 @@ class Decision:
             values: what `features` returned.
             width, height: of the picture in pixels.
             jpeg_quality: estimated quality, 1-100; None when the picture is no JPEG.
-            colours: how many different ones, where a palette made them few; see `palette`.
+            colours: how many different ones, where a palette made them few; see
+                `compression.palette`.
             area: share of the picture in the mask; default: the feature `area`.
         """
         score = self.score(values)

@@ -241,7 +241,7 @@ def decide(
     kinds = kinds_of([observations[i] for i in kept if not observations[i].edited])
     # What is marked nearly everywhere or has a palette is inconclusive, however it scores, and
     # accuses nobody.
-    few_colours = np.array([(observations[i].colours or 257) < limits.colours for i in kept])
+    few_colours = np.array([observations[i].has_fewer(limits.colours) for i in kept])
     accusing = np.where((areas > limits.whole) | few_colours, -np.inf, odds)
     # A picture may miss being cleared by its score or by its area: each has half of the chance.
     half = limits.doubts / 2

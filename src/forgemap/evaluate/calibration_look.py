@@ -65,6 +65,10 @@ class Observation:
     statistics: dict[str, float] | None = None  # of its pixels alone; see `familiarity`
     colours: int | None = None  # see `palette`
 
+    def has_fewer(self, colours: int) -> bool:
+        """Whether a palette left it fewer colours than that, as `Decision.judge` asks."""
+        return self.colours is not None and self.colours < colours
+
     def features(self, decision: Decision) -> dict[str, float]:
         """The picture's statistics under a decision's mask calibration."""
         with np.load(self.maps) as maps:

@@ -110,7 +110,7 @@ def table_of(
     edited = np.array([o.edited for o in observations])
     photos = np.array([o.source for o in observations])
     reached = scores >= decision.manipulated_at
-    palettes = np.array([(o.colours or 257) < decision.min_colours for o in observations])
+    palettes = np.array([o.has_fewer(decision.min_colours) for o in observations])
     called = reached & (areas <= decision.whole_area) & ~palettes
     doubted = (scores >= decision.clear_below) | (areas > decision.doubt_area) | palettes
     doubted &= ~called
