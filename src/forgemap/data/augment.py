@@ -155,15 +155,16 @@ def augment(
     scale = float(np.exp(rng.uniform(np.log(0.5), np.log(1.5))))
     if rng.random() >= 0.35 * strength:
         scale = 1.0
-    textured = textures > 0 and rng.random() < textures
-    pasted = textured and rng.random() < 1 / 3
-    if textured and not pasted:
+    texture = ""
+    if textures > 0 and rng.random() < textures:
+        texture = "pasted" if rng.random() < 1 / 3 else "scene"
+    if texture == "scene":
         scale = float(rng.uniform(0.5, 0.75))
     pixels, mask = window(pixels, mask, max(8, round((size + margin) / scale)), rng)
-    if textured and not pasted:
+    if texture == "scene":
         pixels, mask = draw_textures(pixels, mask, rng)
     pixels, mask = resized(pixels, mask, size + margin, rng)
-    if pasted:
+    if texture == "pasted":
         pixels, mask = draw_textures(pixels, mask, rng, edit=True)
 
     turns, flip = int(rng.integers(4)), bool(rng.integers(2))
@@ -178,7 +179,7 @@ def augment(
     if graphics and rng.random() < graphics:
         pixels, mask = draw_graphics(pixels, mask, rng)
     draw = rng.random()
-    if textured and (not pasted or rng.random() < 0.5):
+    if texture == "scene" or (texture == "pasted" and rng.random() < 0.5):
         pixels = jpeg(pixels, rng, low=75)
     elif draw < 0.45 * strength:
         pixels = jpeg(pixels, rng)

@@ -1,4 +1,4 @@
-"""textures.py: stripes, spots, checks and grain on things in a scene, before it is photographed."""
+"""textures.py: things in a scene with stripes, spots, grain or no texture at all."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ Rng = np.random.Generator
 def draw_textures(
     pixels: Pixels, mask: np.ndarray, rng: Rng, edit: bool = False
 ) -> tuple[Pixels, np.ndarray]:
-    """One or two things of a strong, fine texture; what they hide is no longer an edit.
+    """One or two things of a strong texture or none; what they hide is no longer an edit.
 
-    A zebra on a lawn is unlike its surroundings in sharpness, contrast and grain, as a splice is,
-    and is none. Few photographs have such things, so they are drawn. To stand for a photograph the
-    result has to be shrunk and compressed as a whole, which leaves no trace of the drawing but its
-    looks; `augment` does so. Drawn into the finished picture the same thing is an edit, so that
-    what tells the two apart is the traces.
+    A zebra on a lawn or a balloon before a wall is unlike its surroundings in sharpness, contrast
+    and grain, as a splice is, and is none. Few photographs have such things, so they are drawn. To
+    stand for a photograph the result has to be shrunk and compressed as a whole, which leaves no
+    trace of the drawing but its looks; `augment` does so. Drawn into the finished picture the same
+    thing is an edit, so that what tells the two apart is the traces.
 
     Args:
         pixels: (H, W, 3) uint8.
@@ -101,6 +101,13 @@ def grain(size: tuple[int, int], rng: Rng) -> np.ndarray:
     return np.clip(0.5 + 0.25 * total / max(float(total.std()), 1e-6), 0, 1)
 
 
+def shading(size: tuple[int, int], rng: Rng) -> np.ndarray:
+    """Light that falls off on a smooth thing: a balloon, a screen, a painted wall."""
+    height, width = size
+    coarse = rng.uniform(0, 1, (3, 3)).astype(np.float32)
+    return np.clip(cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC), 0, 1)
+
+
 def wave(size: tuple[int, int], rng: Rng, angle: float) -> np.ndarray:
     """A bent plane wave, (H, W) float32 in -1 ... 1."""
     height, width = size
@@ -126,5 +133,6 @@ PATTERNS: dict[str, Pattern] = {
     "checks": checks,
     "spots": spots,
     "grain": grain,
+    "shading": shading,
 }
 """What is drawn, each as often."""
