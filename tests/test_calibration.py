@@ -263,6 +263,10 @@ def test_pictures_with_a_palette_set_no_threshold_and_accuse_nobody() -> None:
     line = next(line for line in excused.lines if line.name == "gif")
     assert line.manipulated == 0 and line.inconclusive == 1
     assert excused.decision.min_colours == 257
+    judged = decide(
+        [*seen, *coloured], [*values, *loud], 0.0, "val", Limits(colours=0), "evidence_peak"
+    )
+    assert judged.decision.manipulated_at == accused.decision.manipulated_at
 
 
 def test_one_photo_of_a_small_folder_does_not_blunt_the_mask() -> None:

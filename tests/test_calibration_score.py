@@ -132,11 +132,12 @@ def test_evidence_of_a_network_that_has_none_is_refused_before_the_work(tmp_path
 def test_the_command_scores_by_the_statistic(tmp_path: Path, model_folder: Path) -> None:
     model = shutil.copytree(model_folder, tmp_path / "model")
     data = write_edited_set(tmp_path / "data", 8, held_out=8)
-    flags = ["--score", "evidence_lse", "--json"]
+    flags = ["--score", "evidence_lse", "--min-colours", "16", "--json"]
     done = CliRunner().invoke(app, ["calibrate", str(model), str(data), *flags])
     assert done.exit_code == 0, done.output
     decision = Detector.load(model, detector=None).decision
     assert decision.features == ("evidence_lse",) and decision.weights == (1.0,)
+    assert decision.min_colours == 16
     assert "from 8 photos, all of them for the thresholds" in decision.calibrated_on
     wrong = CliRunner().invoke(app, ["calibrate", str(model), "nowhere", "--score", "sum"])
     assert "Unknown statistic 'sum'" in str(wrong.exception), "said before anything is read"

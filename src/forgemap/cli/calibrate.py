@@ -63,6 +63,14 @@ def calibrate(
             "as a whole, for all that the mask can say.",
         ),
     ] = 0.75,
+    min_colours: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            max=257,
+            help="Colour pictures with fewer different colours are inconclusive; 0 judges GIFs.",
+        ),
+    ] = 257,
     processing: Annotated[
         str,
         typer.Option(
@@ -110,13 +118,14 @@ def calibrate(
         from ..evaluate.calibration import Limits
         from ..evaluate.embed import is_embedder
 
-        limits = Limits(alarms, flagged, doubts, processed, whole)
+        limits = Limits(alarms, flagged, doubts, processed, whole, min_colours)
         smallest: dict[str, Any] = {"min_side": min_side, "min_jpeg_quality": min_jpeg_quality}
         if is_embedder(model):
             given = {
                 "--out": out is not None,
                 "--processing": bool(processing),
                 "--score": bool(score),
+                "--min-colours": min_colours != Limits.colours,
                 "--limit": limit is not None,
                 "--workers": workers > 1,
             }
