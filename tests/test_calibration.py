@@ -27,6 +27,7 @@ from forgemap.evaluate.calibration import (
     worst_quantile,
 )
 from forgemap.evaluate.calibration_look import (
+    PLAIN,
     PROCESSED,
     SHIFTS,
     WHOLE,
@@ -285,8 +286,22 @@ def test_one_photo_of_a_small_folder_does_not_blunt_the_mask() -> None:
     small = [one for n in range(6) for one in photos(f"folder {n}", 5, 0.005)]
     best = choose_shift([*edited, *small], limits)
     assert choose_shift([*edited, *small, *photos("camera", 3, 0.1)], limits) == best
-    # Twenty are enough for a bound of their own, and have a limit of their own.
+    # Twenty are no exception any more.
     assert choose_shift([*edited, *small, *photos("camera", 20, 0.1)], limits) <= -3 < best
+
+
+def test_honest_processing_may_be_marked_more_than_untouched_pictures_and_not_at_will() -> None:
+    edited = [observation("splice", 0.9, 0.9)]
+
+    def shift(kind: Label, **limits: float) -> float:
+        one = replace(observation("untouched", 0, 0.1), kinds=(kind,), edited=False)
+        return choose_shift([*edited, one], Limits(**limits))
+
+    plain, processed = Label(PLAIN, PLAIN), Label("text", PROCESSED, True)
+    tight = shift(plain, flagged=0.02, flagged_processed=0.04)
+    assert tight == shift(processed, flagged=0.02, flagged_processed=0.0)
+    looser = shift(processed, flagged=0.02, flagged_processed=0.04)
+    assert tight < looser == shift(plain, flagged=0.04) < shift(plain, flagged=0.1)
 
 
 def test_one_bad_group_decides_the_threshold() -> None:

@@ -51,6 +51,10 @@ def calibrate(
             help="Mean share of their area marked, at most; one marked as a whole counts as none.",
         ),
     ] = 0.005,
+    flagged_processed: Annotated[
+        float,
+        typer.Option(min=0, max=1, help="The same after honest processing, where flagged is less."),
+    ] = 0.01,
     doubts: Annotated[
         float, typer.Option(min=0, max=1, help="Chance that one is not cleared, at most.")
     ] = 0.1,
@@ -118,7 +122,7 @@ def calibrate(
         from ..evaluate.calibration import Limits
         from ..evaluate.embed import is_embedder
 
-        limits = Limits(alarms, flagged, doubts, processed, whole, min_colours)
+        limits = Limits(alarms, flagged, doubts, processed, whole, min_colours, flagged_processed)
         smallest: dict[str, Any] = {"min_side": min_side, "min_jpeg_quality": min_jpeg_quality}
         if is_embedder(model):
             given = {

@@ -28,7 +28,15 @@ from ..scoring import Decision
 from . import conformal
 from .calibration_confidence import fit_confidence
 from .calibration_familiarity import usual
-from .calibration_look import SHIFTS, Observation, crew, photos_of, tasks, untouched_photos
+from .calibration_look import (
+    PROCESSED,
+    SHIFTS,
+    Observation,
+    crew,
+    photos_of,
+    tasks,
+    untouched_photos,
+)
 from .calibration_report import Line, kinds_of, part, sentence, table_of
 from .calibration_score import PARTS, check_statistic, score_of
 from .conformal import Levels, empirical
@@ -60,6 +68,8 @@ class Limits:
     whole: float = 0.75
     #: Fewer different colours than that are a palette's, of which nothing can be said.
     colours: int = 257
+    #: As `flagged`, of honestly processed pictures, where that is more.
+    flagged_processed: float = 0.01
 
     @property
     def levels(self) -> Levels:
@@ -82,33 +92,29 @@ class Calibration(NamedTuple):
 
 
 def choose_shift(observations: Sequence[Observation], limits: Limits) -> float:
-    """The shift with the best mean IoU of those that keep every group of untouched pictures
-    within the limit on marked area; the lowest if none does.
+    """The shift with the best mean IoU of those that keep untouched pictures within the limit on
+    marked area; the lowest if none does.
 
-    What is marked as a whole does not count there: of such a picture the verdict says that no
+    It holds for crops and for whole photos as for one, and for the honestly processed, where more
+    is allowed: processing does something to a picture, and the bounds on verdicts are those of
+    `decide`. What is marked as a whole does not count: of such a picture the verdict says that no
     place of it stands out (`Decision.whole_area`), and a single photograph that was developed
-    oddly would otherwise blunt the mask of every edit. For the same reason a group with too few
-    photos for a bound counts together with its like, as it does for the thresholds.
+    oddly would otherwise blunt the mask of every edit.
     """
     methods = grouped(o for o in observations if o.edited)
-    plain = grouped(o for o in observations if not o.edited)
-    for name in [n for n, group in plain.items() if few(group, limits)]:
-        group = plain.pop(name)
-        pool = group[0].kinds[0].pool if group[0].kinds else name
-        plain.setdefault(pool, []).extend(group)
     overlap = np.mean([np.mean([o.overlap for o in g], axis=0) for g in methods.values()], axis=0)
-    marked = {n: np.array([o.flagged for o in group]) for n, group in plain.items()}
-    parts = [np.where(areas > limits.whole, 0, areas).mean(0) for areas in marked.values()]
-    worst = np.max(parts, axis=0)
-    allowed = worst <= limits.flagged
+    marked: dict[str, list[np.ndarray]] = {}
+    for one in observations:
+        if not one.edited:
+            pool = one.kinds[0].pool if one.kinds else one.group
+            marked.setdefault(pool, []).append(np.where(one.flagged > limits.whole, 0, one.flagged))
+    processed = max(limits.flagged, limits.flagged_processed)
+    most = [processed if pool == PROCESSED else limits.flagged for pool in marked]
+    means = np.array([np.mean(areas, axis=0) for areas in marked.values()])
+    allowed = np.all(means <= np.array(most)[:, None], axis=0)
     if not allowed.any():
         return float(SHIFTS[0])
     return float(SHIFTS[np.argmax(np.where(allowed, overlap, -1))])
-
-
-def few(group: Sequence[Observation], limits: Limits) -> bool:
-    """Are there too few photos in it to bound `Limits.alarms`?"""
-    return conformal.attainable(len({o.source for o in group})) > limits.alarms
 
 
 def grouped(observations: Iterable[Observation]) -> dict[str, list[Observation]]:
