@@ -8,7 +8,7 @@
 # AUTOENCODER  a folder with a latent-diffusion autoencoder, such as TAEF2
 # OUT          data, runs and results
 #
-# Two free cores: about 50 minutes for the pictures, 430 for the training, 60 for thresholds and figures;
+# Two free cores: about 60 minutes for the pictures, 520 for the training, 60 for thresholds and figures;
 # much less where the processor has AMX. RUN=run-8 or run-9 measures an earlier version at the end.
 set -euo pipefail
 photos=$1 autoencoder=$2 out=$3
@@ -169,7 +169,7 @@ mapfile -t looks < <(data latent wide-{varied,varied-2,honest,plain,val} plain-v
     splice_poisson: 2, copy_move: 2, recolour: 0.7, heal: 0.7, inpaint_telea: 0.5, inpaint_ns: 0.5,
     inpaint_learned: 0.7, inpaint_exemplar: 0.8, resample: 0.6, noise: 0.3, jpeg_region: 0.3}'
 
-# Stage 12: everything together again; the last average is what ships.
+# Stage 12: everything together again.
 mapfile -t together < <(data latent wide-{plain,plain-2,varied,varied-2,honest,overlay,hard,val} \
     plain-val varied-val)
 "${train[@]}" "${together[@]}" --out "$out/run-12" --init "$out/run-11/model" --steps 4200 --decay 0.8 \
@@ -179,9 +179,34 @@ mapfile -t together < <(data latent wide-{plain,plain-2,varied,varied-2,honest,o
     inpaint_telea: 0.5, inpaint_ns: 0.5, inpaint_learned: 0.7, resample: 0.6, noise: 0.3,
     jpeg_region: 0.4}'
 
+# Stage 13: latent edits of the good autoencoder alone, where no trace can stand in for content.
+methods=latent_edit autoencoder=$ae
+pictures content train 81 2 2 --crop 320
+pictures content-val val 82 1 1 --crop 320
+mapfile -t content < <(data content content-val)
+"${train[@]}" "${content[@]}" --data "$out/small-wide-plain" --out "$out/run-13" \
+    --init "$out/run-12/model" --steps 900 --decay 0 --lr 0.001 --warmup 30 --validate-every 300 \
+    --validate-on 60 --seed 201 --untouched 0.3 --augment 0.1 --image 0.3 --weights '{latent_edit: 14,
+    recolour: 0.5, inpaint_telea: 0.3, inpaint_ns: 0.3, inpaint_learned: 0.3, resample: 0.3,
+    noise: 0.3, jpeg_region: 0.3}'
+
+# Stage 14: all of it, with more of what sets the thresholds; the last average is what ships.
+methods=splice,splice_poisson,copy_move,inpaint_telea,inpaint_ns,inpaint_exemplar
+methods+=,autoencoder_paste,inpaint_learned,recolour
+autoencoder=nearest,bilinear,transposed,shuffle,$ae
+pictures wide-negative train 74 9 3 --benign 0.9 --processing grain,stitch,avif
+mapfile -t all < <(data content latent wide-{plain,plain-2,varied,varied-2,honest,overlay,hard,val} \
+    wide-negative plain-val varied-val)
+"${train[@]}" "${all[@]}" --out "$out/run-14" --init "$out/run-13/model" --steps 5200 --decay 0.7 \
+    --lr 0.001 --warmup 50 --validate-every 1700 --validate-on 75 --seed 211 --untouched 0.42 \
+    --graphics 0.15 --textures 0.1 --augment 0.45 --image 0.5 --weights '{splice: 2.5,
+    latent_edit: 4, copy_move: 2, splice_poisson: 1.3, autoencoder_paste: 1.5, inpaint_exemplar: 1.3,
+    heal: 0.8, recolour: 0.8, inpaint_telea: 0.6, inpaint_ns: 0.6, inpaint_learned: 0.6,
+    resample: 0.7, noise: 0.4, jpeg_region: 0.5}'
+
 # Thresholds on the val split, as made and after each kind of honest processing. Figures on the test
 # split: as made, after JPEG, whole camera files, and what other tools make of other photographs.
-methods=$edits run=${RUN:-run-12}
+methods=$edits run=${RUN:-run-14}
 pictures cal-honest val 22 6 2 --vary --benign 0.5
 pictures cal-plain val 26 6 2
 pictures cal-varied val 28 6 2 --vary
