@@ -1,12 +1,13 @@
 """mask_levels.py: what the mask's one threshold costs: overlap and false marks at other thresholds.
 
-    python -m benchmarks.mask_levels DATA --limit 468
+    python -m benchmarks.mask_levels DATA
 
-A pixel is marked where its probability reaches one half, and `forgemap calibrate` shifts the
+A pixel is marked where its probability exceeds one half, and `forgemap calibrate` shifts the
 probabilities until untouched pictures are hardly marked. Here the same heat maps are cut at other
 levels: the mean overlap with the edits against the share of untouched area that is marked there, as
 saved and after JPEG. The last line, each picture's own best level, nobody can choose without the
-truth: it says what the map knows, and how much of that one threshold for all pictures leaves.
+truth: it says what the map knows, and how much of that one threshold for all pictures leaves. With
+`--model` the folder of another model, its own.
 """
 
 from __future__ import annotations
@@ -27,14 +28,16 @@ from forgemap.detector import Detector
 from forgemap.encode import jpeg
 from forgemap.errors import DataError, ForgemapError
 from forgemap.evaluate.bootstrap import mean_interval
+from forgemap.evaluate.image_level import halves
 from forgemap.evaluate.markdown import cell, markdown_table
+from forgemap.evaluate.metrics import cuts
 
 QUALITIES = (0, 90, 75)
 """As saved, and after JPEG of these qualities."""
 SHOWN = (-3.0, -2.0, -1.0, 0.0, 1.0)
 """Levels of the table, in log-odds: 0 is the threshold that ships, -1 marks more."""
 LEVELS = np.arange(-7, 7.01, 0.25)
-"""Candidates for a picture's own best."""
+"""Candidates for a picture's own best; what lies lower counts as not found."""
 
 
 class Cut(NamedTuple):
@@ -46,26 +49,17 @@ class Cut(NamedTuple):
     overlap: np.ndarray  # (levels,) IoU with the edit; nan where there is none
 
 
-def cuts(heat: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Marked share of the area and IoU at each of LEVELS, of a heat map in 0-1 and a mask bool."""
-    levels = 1 / (1 + np.exp(-LEVELS))
-    inside, outside = np.sort(heat[mask]), np.sort(heat[~mask])
-    hits = inside.size - np.searchsorted(inside, levels, "right")
-    misses = outside.size - np.searchsorted(outside, levels, "right")
-    overlap = hits / (inside.size + misses) if inside.size else np.full(len(levels), np.nan)
-    return (hits + misses) / mask.size, overlap
-
-
 def look(detector: Detector, records: Sequence[Record], quality: int) -> list[Cut]:
     """Every picture, saved as JPEG of that quality first; 0: as it is."""
     found = []
+    levels = 1 / (1 + np.exp(-LEVELS))
     console = Console(stderr=True)
     for record in track(records, f"JPEG {quality}" if quality else "as saved", console=console):
         pixels, mask = load_pair(record)
         shown = jpeg(pixels, quality) if quality else pixels
         heat = detector.predict(shown).heat
         method = record.method if record.manipulated else ""
-        found.append(Cut(method, record.source, *cuts(heat, mask > 127)))
+        found.append(Cut(method, record.source, *cuts(heat, mask > 127, levels)))
     return found
 
 
@@ -106,18 +100,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("data", help="a manifest of edited and untouched pictures")
     parser.add_argument("--model", default="default")
     parser.add_argument("--split", default=None, choices=("train", "val", "test"))
-    parser.add_argument("--limit", type=int, default=400, help="pictures at most, of each kind")
+    parser.add_argument("--limit", type=int, help="pictures at most, half of them untouched")
     given = parser.parse_args(arguments)
     try:
-        records = open_data(given.data, given.split)
-        some: list[Record] = []
-        for edited in (True, False):
-            kind = [r for r in records if r.manipulated is edited]
-            if not kind:
-                raise DataError(f"{given.data} must hold edited and untouched pictures.")
-            some += kind[:: -(-len(kind) // given.limit)]
+        records = halves(open_data(given.data, given.split), given.limit, 0)
+        if len({record.manipulated for record in records}) < 2:
+            raise DataError(f"{given.data} must hold edited and untouched pictures.")
         detector = Detector.load(given.model, detector=None)
-        ways = [look(detector, some, quality) for quality in QUALITIES]
+        ways = [look(detector, records, quality) for quality in QUALITIES]
     except ForgemapError as error:
         print(f"benchmarks.mask_levels: {error}", file=sys.stderr)
         return 2

@@ -180,13 +180,14 @@ mapfile -t together < <(data latent wide-{plain,plain-2,varied,varied-2,honest,o
     jpeg_region: 0.4}'
 
 # Stage 13: latent edits of the good autoencoder alone, where no trace can stand in for content.
-methods=latent_edit autoencoder=$ae
-pictures content train 81 2 2 --crop 320
-pictures content-val val 82 1 1 --crop 320
-mapfile -t content < <(data content content-val)
-"${train[@]}" "${content[@]}" --data "$out/small-wide-plain" --out "$out/run-13" \
-    --init "$out/run-12/model" --steps 900 --decay 0 --lr 0.001 --warmup 30 --validate-every 300 \
-    --validate-on 60 --seed 201 --untouched 0.3 --augment 0.1 --image 0.3 --weights '{latent_edit: 14,
+content=(--crop 320 --untouched --autoencoder "$ae" --workers 2 --methods latent_edit)
+"$forgemap" synth "${small[@]}" "${camera[@]}" "${content[@]}" --split train --seed 81 \
+    --per-photo 2 --out "$out/content"
+"$forgemap" synth "${small[@]}" "${content[@]}" --split val --seed 82 --per-photo 1 \
+    --out "$out/content-val"
+"${train[@]}" --data "$out/content" --data "$out/small-wide-plain" --data "$out/content-val" \
+    --out "$out/run-13" --init "$out/run-12/model" --steps 900 --decay 0 --lr 0.001 \
+    --warmup 30 --validate-every 300 --validate-on 60 --seed 201 --untouched 0.3 --augment 0.1 --image 0.3 --weights '{latent_edit: 14,
     recolour: 0.5, inpaint_telea: 0.3, inpaint_ns: 0.3, inpaint_learned: 0.3, resample: 0.3,
     noise: 0.3, jpeg_region: 0.3}'
 
@@ -195,10 +196,11 @@ methods=splice,splice_poisson,copy_move,inpaint_telea,inpaint_ns,inpaint_exempla
 methods+=,autoencoder_paste,inpaint_learned,recolour
 autoencoder=nearest,bilinear,transposed,shuffle,$ae
 pictures wide-negative train 74 9 3 --benign 0.9 --processing grain,stitch,avif
-mapfile -t all < <(data content latent wide-{plain,plain-2,varied,varied-2,honest,overlay,hard,val} \
+mapfile -t all < <(data latent wide-{plain,plain-2,varied,varied-2,honest,overlay,hard,val} \
     wide-negative plain-val varied-val)
-"${train[@]}" "${all[@]}" --out "$out/run-14" --init "$out/run-13/model" --steps 5200 --decay 0.7 \
-    --lr 0.001 --warmup 50 --validate-every 1700 --validate-on 75 --seed 211 --untouched 0.42 \
+"${train[@]}" "${all[@]}" --data "$out/content" --out "$out/run-14" \
+    --init "$out/run-13/model" --steps 5200 --decay 0.7 --lr 0.001 --warmup 50 \
+    --validate-every 1700 --validate-on 75 --seed 211 --untouched 0.42 \
     --graphics 0.15 --textures 0.1 --augment 0.45 --image 0.5 --weights '{splice: 2.5,
     latent_edit: 4, copy_move: 2, splice_poisson: 1.3, autoencoder_paste: 1.5, inpaint_exemplar: 1.3,
     heal: 0.8, recolour: 0.8, inpaint_telea: 0.6, inpaint_ns: 0.6, inpaint_learned: 0.6,

@@ -69,6 +69,16 @@ def test_the_command_writes_a_rule_that_keeps_the_limit(folder, tmp_path):
     assert verdicts["soft"].count("generated") > 10
 
 
+@pytest.mark.parametrize(
+    "flag", ["--processed", "--flagged", "--flagged-processed", "--whole", "--min-colours"]
+)
+def test_limits_of_the_mask_are_refused_for_an_embedder(folder, flag):
+    before = (folder / "config.json").read_text()
+    done = CliRunner().invoke(app, ["calibrate", str(folder), "nowhere", flag, "0"])
+    assert f"{flag} is for localizers" in str(done.exception)
+    assert (folder / "config.json").read_text() == before
+
+
 def test_a_score_of_one_half_is_as_often_generated_as_real_and_limits_hold():
     rng = np.random.default_rng(1)
     fake = np.arange(400) % 2 == 1

@@ -17,6 +17,7 @@ from sklearn.metrics import average_precision_score, balanced_accuracy_score, ro
 from forgemap.errors import DataError
 from forgemap.evaluate.metrics import (
     average_precision,
+    cuts,
     detection_metrics,
     f1_best,
     f1_fixed,
@@ -82,6 +83,17 @@ def test_pixel_metrics_are_the_published_ones(golden):
 
 
 @pytest.mark.skipif(not golden_files(), reason="no reference files")
+def test_cuts_are_what_cutting_gives():
+    rng = np.random.default_rng(0)
+    heat = rng.uniform(0, 1, (20, 30)).astype(np.float32)
+    mask, levels = rng.uniform(0, 1, (20, 30)) > 0.7, np.array([-0.5, 0.2, 0.5, 0.9, 2])
+    marked, overlap = cuts(heat, mask, levels)
+    for level, area, found in zip(levels, marked, overlap, strict=True):
+        assert area == pytest.approx((heat > level).mean())
+        assert found == pytest.approx(iou(heat, mask, level))
+    assert np.isnan(cuts(heat, np.zeros_like(mask), levels)[1]).all()
+
+
 def test_image_metrics_are_the_published_ones(golden):
     found = detection_metrics(golden["scores"], golden["labels"])
     names = {"acc_at_0.5": "accuracy", "acc_at_best": "best_accuracy"}

@@ -32,6 +32,7 @@ from ..pooling import features
 from ..scoring import Decision
 from ..tiling import localize
 from .calibration_confidence import Seen, cells_of, seen_of
+from .metrics import cuts
 from .robustness import Variant
 
 SHIFTS = np.arange(-6.0, 2.01, 0.25)
@@ -102,10 +103,7 @@ def observe(detector: Detector, view: View, maps: Path) -> Observation:
     """Run the network once, note what every candidate shift would mark, keep the logits."""
     logits = localize(detector.model, view.pixels, device=detector.device)
     edited = bool(view.mask.any())
-    inside = logits.mask[view.mask > 0] if edited else np.zeros(0, np.float32)
-    outside = logits.mask[view.mask == 0]
-    hits = np.array([np.count_nonzero(inside > -shift) for shift in SHIFTS])
-    misses = np.array([np.count_nonzero(outside > -shift) for shift in SHIFTS])
+    marked, overlap = cuts(logits.mask, view.mask > 0, -SHIFTS)
     evidence = np.zeros(0) if logits.evidence is None else logits.evidence
     cells = cells_of(view.pixels, view.mask)
     arrays = {"mask": logits.mask.astype(np.float16), "evidence": evidence, **cells}
@@ -114,8 +112,8 @@ def observe(detector: Detector, view: View, maps: Path) -> Observation:
         view.group,
         photo_of(view.source),
         edited,
-        hits / (inside.size + misses) if edited else np.zeros(0),
-        (hits + misses) / logits.mask.size,
+        overlap if edited else np.zeros(0),
+        marked,
         maps,
         view.kinds,
         view.listed,

@@ -55,6 +55,16 @@ def iou(prob: ArrayLike, mask: ArrayLike, threshold: float = 0.5) -> float:
     return np.count_nonzero(predicted & inside) / union if union else 1.0
 
 
+def cuts(values: np.ndarray, mask: np.ndarray, levels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A map (H, W) cut at each of n levels, such as {values > level}: the share of its area that
+    lies above, and the IoU with the mask (H, W) bool, both (n,); NaN where the mask is empty."""
+    inside, outside = values[mask], values[~mask]
+    hits = np.array([np.count_nonzero(inside > level) for level in levels])
+    misses = np.array([np.count_nonzero(outside > level) for level in levels])
+    overlap = hits / (inside.size + misses) if inside.size else np.full(len(levels), np.nan)
+    return (hits + misses) / mask.size, overlap
+
+
 def f1_fixed(prob: ArrayLike, mask: ArrayLike, threshold: float = 0.5) -> float:
     """F1 of {prob > threshold} with the mask's border ignored (`scored_regions`), in [0, 1]."""
     probabilities, inside = _checked(prob, mask)
