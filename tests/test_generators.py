@@ -332,6 +332,26 @@ def test_whole_pictures_lie_in_a_folder_for_each_generator(camera: Path, tmp_pat
     assert before == {p: p.stat().st_mtime_ns for p in out.rglob("*/*")}
 
 
+def test_noise_on_latents_changes_half_of_what_is_generated_and_nothing_real(
+    camera: Path, tmp_path: Path
+) -> None:
+    made = {}
+    for noise in (0.0, 0.3):
+        out = tmp_path / str(noise)
+        options = {"whole": True, "autoencoder": "shuffle", "crop": 64, "per_photo": 3}
+        records = read_manifest(
+            synthesize(camera, out, latent_noise=noise, progress=False, **options)  # type: ignore[arg-type]
+        )
+        made[noise] = {(r.method, r.image.name): r for r in records}
+    changed = []
+    for key, record in made[0.3].items():
+        same = record.image.read_bytes() == made[0.0][key].image.read_bytes()
+        noisy = record.parameters.get("latent_noise", 0)
+        assert 0 <= noisy <= 0.3 and same == (record.method == "none" or not noisy)
+        changed += [] if record.method == "none" else [not same]
+    assert 0.2 < np.mean(changed) < 0.8, "half of 18"
+
+
 def test_an_interrupted_whole_run_goes_on(camera: Path, tmp_path: Path) -> None:
     options = {"whole": True, "autoencoder": "shuffle,nearest", "progress": False}
     for out in ("one", "two"):
@@ -366,6 +386,10 @@ def test_what_whole_pictures_cannot_be_made_with_is_said(camera: Path, tmp_path:
 
     with pytest.raises(DataError, match="leave out --methods"):
         run(methods=["blur"])
+    with pytest.raises(DataError, match="a share from 0 to 1, not 2"):
+        run(latent_noise=2)
+    with pytest.raises(DataError, match="for whole pictures: add --whole"):
+        synthesize(camera, tmp_path / "out", latent_noise=0.1, progress=False)
     with pytest.raises(DataError, match="called 'nearest' could not be told"):
         run(autoencoder="nearest,nearest")
     with pytest.raises(ModelError, match="No autoencoder at bicubic: give nearest"):

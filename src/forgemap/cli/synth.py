@@ -36,6 +36,16 @@ def synth(
             "folder of its name; default: the four that ship.",
         ),
     ] = False,
+    latent_noise: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            max=1,
+            metavar="SHARE",
+            help="With --whole: half of the pictures get noise on their latents, of at most this "
+            "share of their spread, as a generator's are no photograph's.",
+        ),
+    ] = 0.0,
     crop: Annotated[
         int | None,
         typer.Option(min=32, help="Edit crops of this side in pixels, not whole photos."),
@@ -88,6 +98,7 @@ def synth(
             autoencoder=autoencoder,
             inpainter=inpainter,
             whole=whole,
+            latent_noise=latent_noise,
             crop=crop,
             vary=vary,
             untouched=untouched,

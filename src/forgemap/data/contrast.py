@@ -49,6 +49,10 @@ class ViewSettings:
     """Whether crops keep their resolution (see `native_crop`) or are resized to the side."""
     encodings: str = "match"
     """A key of `ENCODINGS`."""
+    augment: float = 0.0
+    """Strength of the processing of a labelled crop, 0 to 1 (see `twins.processed`)."""
+    graphics: float = 0.0
+    """Share of the labelled crops over which logos, captions or boxes are drawn."""
     qualities: tuple[int, ...] = ()
     """JPEG qualities to draw from (see `jpeg_qualities`); none: nothing is encoded."""
 

@@ -147,11 +147,17 @@ class FolderPairs:
     An epoch is one time round the photos. Each class goes through its own pictures without
     repetition until all were seen, however unequal the classes are; in every round of as many pairs
     as there are generators each of them comes once, and each goes through its own pictures. Those
-    named in ``often`` come so many times in a round, which is so much longer.
+    named in ``often`` come so many times in a round, which is so much longer. With ``twins`` the
+    generated picture of a pair is the one of the real picture's own photo: the file of that name in
+    the generator's folder beside ``real``.
     """
 
     def __init__(
-        self, pictures: Sequence[Labelled], seed: int, often: Mapping[str, int] | None = None
+        self,
+        pictures: Sequence[Labelled],
+        seed: int,
+        often: Mapping[str, int] | None = None,
+        twins: bool = False,
     ) -> None:
         self.real = [p for p in pictures if not p.fake]
         self.fake = generators(pictures)
@@ -167,6 +173,20 @@ class FolderPairs:
                     "again: add some, or leave the generator out."
                 )
         self._orders: dict[int, tuple[int, np.ndarray]] = {}
+        self.twins = self._twins() if twins else {}
+
+    def _twins(self) -> dict[str, dict[tuple[Path, str], Labelled]]:
+        """Each generator's pictures by the set's folder and the file's name."""
+        found = {name: {_place(p): p for p in group} for name, group in self.fake.items()}
+        for name, group in found.items():
+            if lonely := [p for p in self.real if _place(p) not in group]:
+                folder, stem = _place(lonely[0])
+                raise DataError(
+                    f"{folder / lonely[0].generator / stem}: {name} has no picture of that name "
+                    "beside it; pairs of twins need every real picture from every generator "
+                    "(`forgemap synth --whole` makes them so)."
+                )
+        return found
 
     def __len__(self) -> int:
         return len(self.real)
@@ -176,6 +196,8 @@ class FolderPairs:
         name, again = self.names[self._pick(1, turn, len(self.names), place)]
         group = self.fake[name]
         real = self._pick(0, *_turn(n, len(self.real)))
+        if self.twins:
+            return Pair(self.real[real], self.twins[name][_place(self.real[real])])
         number = turn * self.often[name] + again
         fake = self._pick(2 + list(self.fake).index(name), *_turn(number, len(group)))
         return Pair(self.real[real], group[fake])
@@ -187,6 +209,13 @@ class FolderPairs:
             order = np.random.default_rng([self.seed, stream, turn]).permutation(size)
             self._orders[stream] = (turn, order)
         return int(order[place])
+
+
+def _place(picture: Labelled) -> tuple[Path, str]:
+    """The folder that holds a picture's class's folder, and the file's name without suffix."""
+    if isinstance(picture.image, bytes):
+        raise DataError("Twins are found by the names of files; shards have none.")
+    return picture.image.parent.parent, picture.image.stem
 
 
 def imbalance(pictures: Iterable[Labelled]) -> str:

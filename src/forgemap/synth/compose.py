@@ -36,6 +36,7 @@ def synthesize(
     autoencoder: str | Path | None = None,
     inpainter: str | Path = "",
     whole: bool = False,
+    latent_noise: float = 0.0,
     crop: int | None = None,
     vary: bool = False,
     untouched: bool = False,
@@ -64,6 +65,8 @@ def synthesize(
         inpainter: folder of a network for inpaint_learned; "" = the one that ships.
         whole: instead of edits, write each picture as it is to real/, and as each autoencoder (by
             default those that ship) gives it back to a folder of the autoencoder's name.
+        latent_noise: of half of those, at most so much noise on the latents, as a share of their
+            spread (see `Autoencoder.reconstruct`); only with `whole`.
         crop: edit crops of at most this many pixels a side, not whole photos.
         vary: process and compress the pictures before and after the edit in varied ways.
         untouched: also write the equally processed pictures without their edits (method "none").
@@ -89,6 +92,10 @@ def synthesize(
         raise DataError("Whole pictures are made by autoencoders alone: leave out --methods.")
     if whole and benign:
         raise DataError("Benign processing goes with edits: leave out --benign or --whole.")
+    if latent_noise and not whole:
+        raise DataError("Noise on the latents is for whole pictures: add --whole.")
+    if not 0 <= latent_noise <= 1:
+        raise DataError(f"The noise on latents is a share from 0 to 1, not {latent_noise}.")
     if processing is not None and not benign:
         raise DataError("The kinds of processing go with --benign: give its share as well.")
     if not 0 <= benign <= 1:
@@ -125,6 +132,7 @@ def synthesize(
         photos=tuple(sources),
         inpainter=str(inpainter) if inpainter else "",
         whole=whole,
+        latent_noise=latent_noise,
         benign=benign,
         processing=chosen,
     )

@@ -34,6 +34,7 @@ class Settings:
     photos: tuple[Photo, ...]
     inpainter: str = ""
     whole: bool = False
+    latent_noise: float = 0.0
     benign: float = 0.0
     processing: tuple[str, ...] = ()
 
@@ -53,6 +54,7 @@ class Settings:
             # As runs were described before there was a choice.
             **({"inpainter": self.inpainter} if self.inpainter else {}),
             **({"whole": True} if self.whole else {}),
+            **({"latent_noise": self.latent_noise} if self.latent_noise else {}),
             **({"benign": [self.benign, *self.processing]} if self.benign else {}),
         }
 

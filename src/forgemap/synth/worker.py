@@ -221,9 +221,17 @@ class _Worker:
             crop=settings.crop, vary=settings.vary,
         )  # fmt: skip
         nothing = np.zeros(ready.shape[:2], np.uint8)
+        # Half of the pictures keep their latents.
+        most = settings.latent_noise
+        noise = max(0.0, float(_rng(settings.seed, photo, index, "noise").uniform(-most, most)))
+        if noise:
+            before["latent_noise"] = round(noise, 4)
         rows = []
         for source in (None, *settings.autoencoders):
-            made = ready if source is None else self.autoencoder(source).reconstruct(ready)
+            made = ready
+            if source is not None:
+                grain = _rng(settings.seed, photo, index, "latents")
+                made = self.autoencoder(source).reconstruct(ready, noise, grain)
             data, suffix, _, after = finish(
                 Edit(made, nothing), _rng(settings.seed, photo, index, "finish"), vary=settings.vary
             )

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from ..classifiers import Source
 from ..classifiers import save as save_classifier
 from ..data.contrast import PairViews, ViewDataset
+from ..data.twins import ProcessedDataset
 from ..errors import ForgemapError
 from ..models.build import build
 from ..models.checkpoint import load_model, save_model
@@ -30,7 +31,7 @@ from .embedder_config import EmbedderConfig
 from .embedder_data import Material, read_material
 from .embedder_validation import Crops, embedded, normalised, validate
 from .history import History
-from .losses import Views, contrastive_loss, gather_rows
+from .losses import Views, contrastive_loss, gather_rows, label_loss
 from .processes import distributed, gathered, mean, start
 from .state import RunFolder, WeightAverage, writing
 from .steering import anywhere, interruptible, progress_bar, summary
@@ -71,7 +72,8 @@ def train(config: EmbedderConfig, *, progress: bool = True) -> Path:
     history = History(run.path, state.step, enabled=fabric.is_global_zero)
 
     views = config.views(network.image_size, material.qualities)
-    samples = ViewDataset(material.pairs, views, config.seed)
+    kind = ProcessedDataset if config.objective == "label" else ViewDataset
+    samples = kind(material.pairs, views, config.seed)
     stream = iter(loader(samples, config, fabric, state.step, steps))  # type: ignore[arg-type]
 
     def look() -> int:
@@ -170,18 +172,19 @@ def step(
     number: int,
     rate: float,
 ) -> float:
-    """One optimiser step on images (2 N * 4, 3, H, W), the real ones first; returns the loss."""
+    """One optimiser step on images (2 N * views, 3, H, W), the real ones first; returns the loss.
+
+    Of each picture there are four views in a row, or one for the objective "label".
+    """
     torch.manual_seed(config.seed * 1_000_003 + number)  # dropout must not depend on a restart
     for group in optimizer.param_groups:
         group["lr"] = rate
-    vectors = model(images).unflatten(0, (-1, len(Views._fields)))
-    count = len(vectors) // 2
-    chance = torch.Generator().manual_seed(
-        (config.seed * 1_000_003 + number) * 1024 + fabric.global_rank
-    )
-    real, fake = (of_class(part, others(count, chance)) for part in vectors.split(count))
-    gather = gather_rows if config.gather else None
-    loss = contrastive_loss(real, fake, config.temperature, gather).total
+    vectors = model(images)
+    if config.objective == "label":
+        labels = torch.tensor([0, 1], device=vectors.device)
+        loss = label_loss(vectors, labels.repeat_interleave(len(vectors) // 2))
+    else:
+        loss = contrast(fabric, vectors.unflatten(0, (-1, len(Views._fields))), config, number)
     optimizer.zero_grad(set_to_none=True)
     fabric.backward(loss)
     if config.clip:
@@ -190,8 +193,19 @@ def step(
     return mean(fabric, loss)
 
 
+def contrast(fabric: Fabric, vectors: Tensor, config: EmbedderConfig, number: int) -> Tensor:
+    """CoDE's loss of step ``number``; vectors (2 N, 4, D), the real ones first."""
+    count = len(vectors) // 2
+    chance = torch.Generator().manual_seed(
+        (config.seed * 1_000_003 + number) * 1024 + fabric.global_rank
+    )
+    real, fake = (of_class(part, others(count, chance)) for part in vectors.chunk(2))
+    gather = gather_rows if config.gather else None
+    return contrastive_loss(real, fake, config.temperature, gather).total
+
+
 def prepared(batch: PairViews, network: Embedder) -> Tensor:
-    """The views of N pairs -> images (2 N * 4, 3, H, W), the real ones first."""
+    """The views of N pairs -> images (2 N * views, 3, H, W), the real ones first."""
     return normalised(torch.cat([batch.real, batch.fake]).flatten(0, 1), network)
 
 
@@ -222,15 +236,14 @@ def watch(
 ) -> dict[str, float]:
     """The scores of a network in eval mode; it and its classifiers are saved if they are best."""
     settings = config.views(network.image_size, material.qualities)
-    learned, held = (
-        embedded(network, Crops(pictures, settings, config.seed), config.workers)
-        for pictures in (material.fit, material.held)
-    )
+    fit = Crops(material.fit, settings, config.seed, processed=config.objective == "label")
+    held = Crops(material.held, settings, config.seed)
+    learned, tested = (embedded(network, crops, config.workers) for crops in (fit, held))
     scores: dict[str, float] = {}
     network = gathered(fabric, network)
     if fabric.is_global_zero:
         source = Source(run.path.name, network.fingerprint(), network.width)
-        scores, classifiers = validate(learned, held, config.classifiers, config.choice, source)
+        scores, classifiers = validate(learned, tested, config.classifiers, config.choice, source)
         if scores["choice"] > best:
             save(fabric, network, run, config)
             with writing(run.path):

@@ -45,6 +45,13 @@ CODE: dict[str, Any] = {
 RECIPES: dict[str, dict[str, Any]] = {"default": {}, "code": CODE}
 
 
+#: What an embedder can be trained by.
+OBJECTIVES = {
+    "contrast": "CoDE's loss on four views of each picture",
+    "label": "the class of one processed crop of each, by a classifier that stays as it is",
+}
+
+
 @dataclass(frozen=True)
 class EmbedderConfig:
     """Everything that determines a training run; written to the run's folder as YAML."""
@@ -90,7 +97,21 @@ class EmbedderConfig:
         "match",
         f"So that no encoding tells the class: {'; '.join(map(': '.join, ENCODINGS.items()))}.",
     )
+    augment: float = described(
+        0.0, "Strength of the processing of a crop, 0 to 1, for the objective label."
+    )
+    graphics: float = described(
+        0.0, "Share of crops under logos, captions or boxes, for the objective label."
+    )
+    twins: bool = described(
+        False,
+        "Whether a pair's generated picture is made of its real one: the file of the same name "
+        "(folders of synth --whole).",
+    )
     # What is minimised.
+    objective: str = described(
+        "contrast", f"What the network learns by: {'; '.join(map(': '.join, OBJECTIVES.items()))}."
+    )
     temperature: float = described(0.1, "Of the contrastive loss: cosines are divided by it.")
     gather: bool = described(False, "Whether negatives come from all devices, not each its own.")
     # How.
@@ -138,6 +159,7 @@ class EmbedderConfig:
             "recipe": tuple(RECIPES),
             "fit": tuple(FITS),
             "encodings": tuple(ENCODINGS),
+            "objective": tuple(OBJECTIVES),
             "choice": tuple(self.classifiers),
             "precision": ("32-true", "bf16-mixed"),
             "accelerator": ("auto", "cpu", "cuda"),
@@ -160,6 +182,8 @@ class EmbedderConfig:
             "transforms": (0 <= self.transforms <= 19, "between 0 and 19"),
             "global_area": area(self.global_area),
             "local_area": area(self.local_area),
+            "augment": (0 <= self.augment <= 1, "between 0 and 1"),
+            "graphics": (0 <= self.graphics <= 1, "between 0 and 1"),
             "temperature": (self.temperature > 0, "above 0"),
             "devices": (self.devices >= 1, "at least 1"),
             "nodes": (self.nodes >= 1, "at least 1"),
@@ -188,6 +212,11 @@ class EmbedderConfig:
         for name, (holds, wanted) in rules.items():
             if not holds:
                 raise ForgemapError(f"{name} is {getattr(self, name)!r}; it must be {wanted}.")
+        if self.objective == "contrast" and (self.augment or self.graphics):
+            raise ForgemapError(
+                "augment and graphics process the crops of --objective label; views of the "
+                "contrastive loss have transforms."
+            )
         if self.stem_weights and (self.init or self.model.get("stem") != "traces"):
             raise ForgemapError(
                 "stem_weights is for a new network with --model '{stem: traces}', without --init."
@@ -210,6 +239,8 @@ class EmbedderConfig:
             local_area=(self.local_area[0], self.local_area[1]),
             native=self.native,
             encodings=self.encodings,
+            augment=self.augment,
+            graphics=self.graphics,
             qualities=qualities,
         )
 

@@ -83,7 +83,7 @@ def read_material(config: EmbedderConfig) -> Material:
     if held:
         _need_both(held, f"{', '.join(config.held_out or config.data)}: the held-out part")
     return Material(
-        pairs=FolderPairs(train, config.seed, config.often),
+        pairs=FolderPairs(train, config.seed, config.often, config.twins),
         fit=spread(train, config.fit_on, config.often),
         held=spread(held, config.validate_on) if config.validate_on else held,
         qualities=jpeg_qualities(train),
@@ -123,6 +123,8 @@ def _of_shards(config: EmbedderConfig) -> Material:
         raise DataError(
             f"{config.data[0]}: leave_out works on folders; write shards without those generators."
         )
+    if config.twins:
+        raise DataError(f"{config.data[0]}: twins are found by the names of files; give folders.")
     if config.often:
         raise DataError(f"{config.data[0]}: often works on folders; shards hold every generator.")
     index = open_index(config.data[0])

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from ..classifiers import Classifier, Source, fit
 from ..data.contrast import ViewSettings, encoded
 from ..data.generated import REAL, Labelled
+from ..data.twins import processed
 from ..errors import ForgemapError
 from ..evaluate.metrics import detection_metrics
 from ..image import load_image
@@ -32,10 +33,17 @@ class Crop(NamedTuple):
 
 
 class Crops(Dataset[Crop]):
-    """Centre crops, in the encoding that all pictures of the run have."""
+    """Centre crops in the encoding that all pictures of the run have, or crops as trained on."""
 
-    def __init__(self, pictures: Sequence[Labelled], settings: ViewSettings, seed: int) -> None:
+    def __init__(
+        self,
+        pictures: Sequence[Labelled],
+        settings: ViewSettings,
+        seed: int,
+        processed: bool = False,
+    ) -> None:
         self.pictures, self.settings, self.seed = pictures, settings, seed
+        self.processed = processed
 
     def __len__(self) -> int:
         return len(self.pictures)
@@ -44,7 +52,10 @@ class Crops(Dataset[Crop]):
         picture = self.pictures[i]
         rng = np.random.default_rng([self.seed, i])
         pixels = encoded(load_image(picture.image), self.settings, rng)
-        (view,), _ = cut(pixels, self.settings.side)
+        if self.processed:
+            view = processed(pixels, self.settings, rng)
+        else:
+            (view,), _ = cut(pixels, self.settings.side)
         return Crop(torch.from_numpy(view.transpose(2, 0, 1).copy()), picture.generator)
 
 

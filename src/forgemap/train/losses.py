@@ -143,6 +143,9 @@ class ContrastiveLoss(NamedTuple):
         return self.real + self.fake
 
 
+LABEL_SCALE = 2.0
+
+
 def contrastive_loss(
     real: Views,
     fake: Views,
@@ -174,6 +177,21 @@ def contrastive_loss(
         fake=(terms["fake_full"] + terms["fake_crops"]) / 2,
         terms=terms,
     )
+
+
+def label_loss(vectors: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy of a classifier on embeddings that is fixed: the network comes to meet it.
+
+    Its logit is `LABEL_SCALE` times the mean of the even channels less that of the odd ones. A last
+    layer that is learned gains nothing over one that is not (Hoffer, Hubara and Soudry, "Fix your
+    classifier", ICLR 2018), and a run has no weights to keep beside the network's.
+
+    Args:
+        vectors: (N, D).
+        labels: (N,), 1 = generated.
+    """
+    logits = LABEL_SCALE * (vectors[:, ::2].mean(1) - vectors[:, 1::2].mean(1))
+    return F.binary_cross_entropy_with_logits(logits.float(), labels.float())
 
 
 def gather_rows(rows: Tensor) -> Tensor:
