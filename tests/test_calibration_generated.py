@@ -69,9 +69,7 @@ def test_the_command_writes_a_rule_that_keeps_the_limit(folder, tmp_path):
     assert verdicts["soft"].count("generated") > 10
 
 
-@pytest.mark.parametrize(
-    "flag", ["--processed", "--flagged", "--flagged-processed", "--whole", "--min-colours"]
-)
+@pytest.mark.parametrize("flag", ["--flagged", "--flagged-processed", "--whole", "--min-colours"])
 def test_limits_of_the_mask_are_refused_for_an_embedder(folder, flag):
     before = (folder / "config.json").read_text()
     done = CliRunner().invoke(app, ["calibrate", str(folder), "nowhere", flag, "0"])
@@ -102,3 +100,33 @@ def test_what_cannot_be_calibrated_is_said():
     upside_down = Scores([0.9, 0.8, 0.2, 0.1], [False, False, True, True], ["a"] * 4, list("wxyz"))
     with pytest.raises(ModelError, match="needs more training"):
         decide(upside_down, Rule(), "val", "here", Limits())
+
+
+def test_honest_processing_has_a_limit_of_its_own_and_moves_no_probability():
+    rng = np.random.default_rng(1)
+    fake = np.arange(400) % 2 == 1
+    raw = 1 / (1 + np.exp(-(3 * fake + rng.normal(size=400) - 1.5)))
+    found = Scores([], [], [], [])
+    names = [str(i) for i in range(400)]
+    found.extend(raw, fake, ["as is"] * 400, names)
+    plain = decide(found, Rule(), "val", "here", Limits(alarms=0.05))
+    for kind, high in (("denoise", 0.999), ("crop", 0.2)):
+        scores = np.r_[np.full(10, high), np.full(90, 0.1)]
+        found.extend(scores, [False] * 100, [kind] * 100, names[:100], processed=True)
+    strict = decide(found, Rule(), "val", "here", Limits(alarms=0.05, processed=0.05))
+    lenient = decide(found, Rule(), "val", "here", Limits(alarms=0.05, processed=0.15))
+    assert strict.generated_at > plain.score(0.999) >= plain.generated_at
+    assert lenient.generated_at == plain.generated_at
+    assert strict.scale == plain.scale and strict.real == plain.real
+    assert "5% after any of 2 kinds of honest processing" in strict.calibrated_on
+
+
+def test_the_command_judges_photos_after_honest_processing(folder, tmp_path):
+    data, photos = pictures(tmp_path / "held", 30), tmp_path / "held/real"
+    flags = ["--split", "all", "--photos", str(photos), "--processing", "sharpen,jpeg"]
+    done = CliRunner().invoke(app, ["calibrate", str(folder), str(data), *flags])
+    assert done.exit_code == 0, done.output
+    rule = Rule.from_dict(json.loads((folder / "config.json").read_text())["generated"])
+    assert "any of 2 kinds of honest processing" in rule.calibrated_on
+    done = CliRunner().invoke(app, ["calibrate", str(folder), str(data), "--processing", "jpeg"])
+    assert "works on --photos" in str(done.exception)

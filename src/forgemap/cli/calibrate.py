@@ -78,8 +78,8 @@ def calibrate(
     processing: Annotated[
         str,
         typer.Option(
-            help="Judge an untouched picture of each photo after each of these too: names of "
-            "`forgemap synth --benign`, such as text,portrait, or all."
+            help="Judge an untouched picture of each photo (embedder: of --photos) after each of "
+            "these too: names of `forgemap synth --benign`, such as text,portrait, or all."
         ),
     ] = "",
     score: Annotated[
@@ -123,13 +123,19 @@ def calibrate(
         from ..evaluate.embed import is_embedder
 
         limits = Limits(alarms, flagged, doubts, processed, whole, min_colours, flagged_processed)
+        names = [name.strip() for name in processing.split(",") if name.strip()]
+        kinds: tuple[str, ...] = ()
+        if names:
+            from ..synth.benign import BENIGN, choose
+
+            kinds = tuple(BENIGN) if names == ["all"] else choose(names)
         smallest: dict[str, Any] = {"min_side": min_side, "min_jpeg_quality": min_jpeg_quality}
         if is_embedder(model):
+            if names and not photos:
+                raise ForgemapError("--processing of an embedder works on --photos: give some.")
             given = {
                 "--out": out is not None,
-                "--processing": bool(processing),
                 "--score": bool(score),
-                "--processed": processed != Limits.processed,
                 "--flagged": flagged != Limits.flagged,
                 "--flagged-processed": flagged_processed != Limits.flagged_processed,
                 "--whole": whole != Limits.whole,
@@ -145,6 +151,8 @@ def calibrate(
                 data,
                 photos or (),
                 limits=limits,
+                processing=kinds,
+                seed=seed,
                 split=None if split == "all" else split,
                 crops=crops,
                 classifier=classifier,
@@ -156,18 +164,16 @@ def calibrate(
         _refuse(own, f"is for embedders, and {model} is none")
         from ..evaluate import calibration_report
         from ..evaluate.calibration import calibrate as run
-        from ..synth.benign import BENIGN, choose
 
         if out is not None:
             import matplotlib  # noqa: F401  # before long work
-        names = [name.strip() for name in processing.split(",") if name.strip()]
         found = run(
             model,
             data,
             photos or (),
             split=None if split == "all" else split,
             limits=limits,
-            processing=tuple(BENIGN) if names == ["all"] else choose(names) if names else (),
+            processing=kinds,
             score=score,
             limit=limit,
             seed=seed,

@@ -4,23 +4,32 @@ generated (`forgemap calibrate` on an embedder's folder)."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from zlib import crc32
 
 import numpy as np
+from rich.console import Console
+from rich.progress import track
 
 from .. import classifiers
 from ..classifiers import Classifier
 from ..errors import DataError, ModelError
 from ..generated import GenerationDetector, Rule
+from ..image import load_image
 from ..models.embedder import aggregate, cut
 from .calibration import Limits, untouched_photos, worst_quantile, write_entry
+from .calibration_look import photos_of
 from .embed import Model, embed
 from .generated_scores import score
+from .robustness import Variant
 
 QUALITIES = (90, 75)
 """Every picture also counts saved anew at these JPEG qualities."""
+
+MIDDLE = 768
+"""Largest side in pixels of what honest processing is tried on: the middle of a photo."""
 
 
 @dataclass
@@ -33,15 +42,23 @@ class Scores:
     """Where the false alarms of a real picture are counted."""
     source: list[str]
     """The photograph that a picture was made of."""
+    processed: list[bool] = field(default_factory=list)
+    """Whether it was honestly processed, and counts for that limit alone; empty: none was."""
 
     def extend(
-        self, raw: np.ndarray, fake: Iterable[bool], group: list[str], source: list[str]
+        self,
+        raw: np.ndarray,
+        fake: Iterable[bool],
+        group: list[str],
+        source: list[str],
+        processed: bool = False,
     ) -> None:
-        """More pictures, of which each has an entry in all four."""
+        """More pictures, of which each has an entry in all."""
         self.raw += [float(x) for x in raw]
         self.fake += [bool(x) for x in fake]
         self.group += group
         self.source += source
+        self.processed += [processed] * len(raw)
 
 
 def calibrate_generated(
@@ -51,6 +68,8 @@ def calibrate_generated(
     *,
     split: str | None = "val",
     limits: Limits | None = None,
+    processing: Sequence[str] = (),
+    seed: int = 0,
     crops: str = "five",
     classifier: str = "linear",
     min_side: int = 96,
@@ -65,6 +84,9 @@ def calibrate_generated(
         split: the split that everything is taken from, never the one that was trained on; None:
             everything, as of a folder that says no splits.
         limits: what must hold in every group of real pictures.
+        processing: names of `synth.benign.BENIGN`; each photo's middle is judged after each of them
+            too, where the limit ``processed`` holds.
+        seed: of the processing.
         crops: a key of `models.embedder.CROPS`.
         classifier: which of the folder's classifiers is asked.
         min_side, min_jpeg_quality: below which a picture is inconclusive; see `Rule`.
@@ -87,7 +109,10 @@ def calibrate_generated(
             groups = [f"real, {variant}" for variant in columns["variant"]]
             sources = [str(key) for key in columns["group"]]
             found.extend(scored.scores[classifier], columns["label"], groups, sources)
-    _add_photos(found, GenerationDetector(model.network, fitted, rule), photos, split)
+    judge = GenerationDetector(model.network, fitted, rule)
+    _add_photos(found, judge, photos, split)
+    if processing:
+        _add_processed(found, judge, photos, split, processing, seed)
     rule = replace(
         decide(found, rule, split, ", ".join(data), limits),
         min_side=min_side,
@@ -102,11 +127,35 @@ def _add_photos(
 ) -> None:
     if not photos:
         return
-    ask: Classifier = judge.classifier
     for group, source, pixels in untouched_photos(photos, split):
-        views = cut(pixels, judge.embedder.image_size, judge.rule.crops).views
-        raw = aggregate(judge.embed(views), ask.scores, judge.rule.aggregation)
-        found.extend(np.array([raw]), [False], [group], [source])
+        found.extend(_raw(judge, pixels), [False], [group], [source])
+
+
+def _add_processed(
+    found: Scores,
+    judge: GenerationDetector,
+    photos: Sequence[str],
+    split: str | None,
+    processing: Sequence[str],
+    seed: int,
+) -> None:
+    console = Console(stderr=True)
+    for path in track(photos_of(photos, split), "honest processing", console=console):
+        image = load_image(path)
+        rows, columns = (slice((n - min(n, MIDDLE)) // 2, None) for n in image.samples.shape[:2])
+        middle = np.ascontiguousarray(image.samples[rows, columns][:MIDDLE, :MIDDLE])
+        for name in processing:
+            rng = np.random.default_rng([seed, crc32(f"{image.sha256} {name}".encode())])
+            done = Variant(name, kind="benign").apply(middle, rng)
+            shown = done if isinstance(done, np.ndarray) else load_image(done).samples
+            found.extend(_raw(judge, shown), [False], [name], [str(path)], processed=True)
+
+
+def _raw(judge: GenerationDetector, pixels: np.ndarray) -> np.ndarray:
+    """(1,) the classifier's score of a picture."""
+    ask: Classifier = judge.classifier
+    views = cut(pixels, judge.embedder.image_size, judge.rule.crops).views
+    return np.array([aggregate(judge.embed(views), ask.scores, judge.rule.aggregation)])
 
 
 def decide(found: Scores, rule: Rule, split: str | None, origin: str, limits: Limits) -> Rule:
@@ -114,11 +163,15 @@ def decide(found: Scores, rule: Rule, split: str | None, origin: str, limits: Li
     from sklearn.linear_model import LogisticRegression
 
     fake = np.array(found.fake)
+    groups = np.array(found.group)
+    processed = np.array(found.processed or [False] * len(fake))
     if not fake.any() or fake.all():
         raise DataError(f"{origin}: {_part(split)} must hold real and generated pictures.")
     raw = np.clip(np.array(found.raw), 1e-9, 1 - 1e-9)
     logits = np.log(raw / (1 - raw))
-    platt = LogisticRegression(C=1e6, class_weight="balanced").fit(logits[:, None], fake)
+    # Honest processing sets thresholds; what scores mean is asked of pictures in pairs.
+    platt = LogisticRegression(C=1e6, class_weight="balanced")
+    platt.fit(logits[~processed, None], fake[~processed])
     scale, shift = float(platt.coef_[0, 0]), float(platt.intercept_[0])
     if scale <= 0:
         raise ModelError(
@@ -127,18 +180,28 @@ def decide(found: Scores, rule: Rule, split: str | None, origin: str, limits: Li
         )
     rule = replace(rule, scale=round(scale, 6), shift=round(shift, 6))
     scores = np.array([rule.score(value) for value in found.raw])
-    real, groups = scores[~fake], [g for g, f in zip(found.group, found.fake, strict=True) if not f]
-    generated_at = min(1.0, worst_quantile(real, groups, limits.alarms))
+    plain = ~fake & ~processed
+    real = scores[plain]
+    generated_at = min(1.0, worst_quantile(real, groups[plain], limits.alarms))
+    if processed.any():
+        bound = worst_quantile(scores[processed], groups[processed], limits.processed)
+        generated_at = min(1.0, max(generated_at, bound))
     # Whatever the limit on doubts: what is likelier generated than real is not cleared.
-    clear_below = min(generated_at, 0.5, worst_quantile(real, groups, limits.doubts))
+    clear_below = min(generated_at, 0.5, worst_quantile(real, groups[plain], limits.doubts))
     return replace(
         rule,
         generated_at=round(generated_at, 6),
         clear_below=round(clear_below, 6),
         calibrated_on=(
-            f"{int(fake.sum())} generated and {int((~fake).sum())} real pictures of "
+            f"{int(fake.sum())} generated and {len(real)} real pictures of "
             f"{_part(split)}, from {len(set(found.source))} photos; at most {limits.alarms:.0%} of "
-            "the real of any kind reach the threshold."
+            "the real of any kind reach the threshold"
+            + (
+                f", and {limits.processed:.0%} after any of {len(set(groups[processed]))} kinds of "
+                "honest processing."
+                if processed.any()
+                else "."
+            )
         ),
         real=tuple(round(float(q), 4) for q in np.quantile(real, np.linspace(0, 1, 101))),
     )
