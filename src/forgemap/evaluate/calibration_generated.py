@@ -3,7 +3,7 @@ generated (`forgemap calibrate` on an embedder's folder)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -111,8 +111,8 @@ def calibrate_generated(
             found.extend(scored.scores[classifier], columns["label"], groups, sources)
     judge = GenerationDetector(model.network, fitted, rule)
     _add_photos(found, judge, photos, split)
-    if processing:
-        _add_processed(found, judge, photos, split, processing, seed)
+    for kind, source, pixels in processed_photos(photos, split, processing, seed):
+        found.extend(_raw(judge, pixels), [False], [kind], [source], processed=True)
     rule = replace(
         decide(found, rule, split, ", ".join(data), limits),
         min_side=min_side,
@@ -131,16 +131,14 @@ def _add_photos(
         found.extend(_raw(judge, pixels), [False], [group], [source])
 
 
-def _add_processed(
-    found: Scores,
-    judge: GenerationDetector,
-    photos: Sequence[str],
-    split: str | None,
-    processing: Sequence[str],
-    seed: int,
-) -> None:
+def processed_photos(
+    paths: Sequence[str], split: str | None, processing: Sequence[str], seed: int
+) -> Iterator[tuple[str, str, np.ndarray]]:
+    """(kind, source, pixels): the middle of each photo of a split, after each honest processing."""
+    if not processing:
+        return
     console = Console(stderr=True)
-    for path in track(photos_of(photos, split), "honest processing", console=console):
+    for path in track(photos_of(paths, split), "honest processing", console=console):
         image = load_image(path)
         rows, columns = (slice((n - min(n, MIDDLE)) // 2, None) for n in image.samples.shape[:2])
         middle = np.ascontiguousarray(image.samples[rows, columns][:MIDDLE, :MIDDLE])
@@ -148,7 +146,7 @@ def _add_processed(
             rng = np.random.default_rng([seed, crc32(f"{image.sha256} {name}".encode())])
             done = Variant(name, kind="benign").apply(middle, rng)
             shown = done if isinstance(done, np.ndarray) else load_image(done).samples
-            found.extend(_raw(judge, shown), [False], [name], [str(path)], processed=True)
+            yield name, str(path), shown
 
 
 def _raw(judge: GenerationDetector, pixels: np.ndarray) -> np.ndarray:

@@ -1,0 +1,79 @@
+"""generated_alarms.py: how often an embedder calls photographs generated: as they are, as they are
+shared, after honest processing, and edited in places.
+
+python -m benchmarks.generated_alarms PHOTOS... [--model FOLDER]... [--edits SET]... [--split test]
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from forgemap.data.records import read_manifest
+from forgemap.evaluate.calibration_generated import processed_photos
+from forgemap.evaluate.calibration_look import untouched_photos
+from forgemap.evaluate.markdown import markdown_table
+from forgemap.generated import VERDICTS, GenerationDetector
+from forgemap.image import Image, load_image
+from forgemap.synth.benign import BENIGN
+
+Shown = tuple[str, Image]
+"""The kind of a picture, and the picture."""
+
+
+def photographs(paths: Sequence[str], split: str, seed: int) -> Iterator[Shown]:
+    """Photos of a split whole, as they are and re-encoded, and their middles processed."""
+    for kind, _, pixels in untouched_photos(paths, split):
+        yield kind.split(", ", 1)[1], load_image(pixels)
+    for kind, _, pixels in processed_photos(paths, split, tuple(BENIGN), seed):
+        yield f"after {kind}", load_image(pixels)
+
+
+def edits(sets: Iterable[str]) -> Iterator[Shown]:
+    """The pictures of sets made by `forgemap synth` or `benchmarks.foreign`."""
+    for name in sets:
+        for record in read_manifest(name):
+            kind = "edited" if record.manipulated else "untouched"
+            yield f"{Path(name).stem}, {kind}", load_image(record.image)
+
+
+def table(models: Sequence[str], shown: Iterable[Shown]) -> str:
+    """Of each kind, by each model: the share that is called generated, and that is not cleared."""
+    judges = [GenerationDetector.load(name) for name in models]
+    counts: dict[str, np.ndarray] = {}
+    for kind, image in shown:
+        found = counts.setdefault(kind, np.zeros((len(models), 3), int))
+        for row, judge in zip(found, judges, strict=True):
+            row[VERDICTS.index(judge.judge(image).verdict)] += 1
+    rows = []
+    for kind, found in counts.items():
+        total = int(found[0].sum())
+        cells = [f"{row[2]} ({row[2] / total:.1%}), {1 - row[0] / total:.0%}" for row in found]
+        rows.append([kind, str(total), *cells])
+    return markdown_table([["pictures", "number", *models], *rows])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("photos", nargs="*")
+    parser.add_argument("--model", action="append", default=[])
+    parser.add_argument("--edits", action="append", default=[])
+    parser.add_argument("--split", default="test")
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+
+    def shown() -> Iterator[Shown]:
+        if given.photos:
+            yield from photographs(given.photos, given.split, given.seed)
+        yield from edits(given.edits)
+
+    print(table(given.model or ["default"], shown()))
+
+
+if __name__ == "__main__":
+    main()
