@@ -2,7 +2,7 @@
 recipes/embedder.sh: every family, seen and unseen, by three classifiers and two baselines.
 
 python -m benchmarks.embedder_experiment OUT [--test plain-test] [--default]
-python -m benchmarks.embedder_experiment OUT --results RESULTS [--results RESULTS]   # verdicts
+python -m benchmarks.embedder_experiment OUT --model MODEL --results RESULTS...   # verdicts
 """
 
 from __future__ import annotations
@@ -91,10 +91,11 @@ def main() -> None:
     parser.add_argument("--test", default="test", help="which pictures: test or plain-test")
     parser.add_argument("--default", action="store_true", help="also the default localizer's score")
     parser.add_argument("--results", type=Path, action="append", help="of forgemap evaluate")
+    parser.add_argument("--model", type=Path, help="whose verdicts; default: OUT/run/model")
     given = parser.parse_args()
     out: Path = given.out
     if given.results:
-        print(verdicts(out / "run-all" / "model", given.results))
+        print(verdicts(given.model or out / "run" / "model", given.results))
         return
 
     train = [p for kind in ("camera", "small") for p in read_generated(out / f"{kind}-train")]
@@ -116,8 +117,8 @@ def main() -> None:
         others = [p for p in train if p.generator != family]
         unseen_probe = probe(thinned(others, 3000, 0)).decision_function(spectra)
         record[family] = {
-            "shipped": {k: auc(longest[k], test, family) for k in KINDS},
-            "shipped, balanced accuracy": {k: accuracy(longest[k], test, family) for k in KINDS},
+            "long": {k: auc(longest[k], test, family) for k in KINDS},
+            "long, balanced accuracy": {k: accuracy(longest[k], test, family) for k in KINDS},
             "seen": {k: auc(short[k], test, family) for k in KINDS},
             "unseen": {k: auc(unseen[k], test, family) for k in KINDS},
             "spectrum, seen": auc(seen_probe, test, family),
@@ -128,12 +129,12 @@ def main() -> None:
         found = record[family]
         rows.append(
             [family]
-            + [f"{found[which][k]:.2f}" for which in ("shipped", "seen", "unseen") for k in KINDS]
+            + [f"{found[which][k]:.2f}" for which in ("long", "seen", "unseen") for k in KINDS]
             + [f"{found['spectrum, seen']:.2f}", f"{found['spectrum, unseen']:.2f}"]
             + ([f"{found[LOCALIZER]:.2f}"] if localizer is not None else [])
         )
     header = ["family"]
-    header += [f"{which}, {k}" for which in ("shipped", "seen", "unseen") for k in KINDS]
+    header += [f"{which}, {k}" for which in ("long", "seen", "unseen") for k in KINDS]
     header += ["spectrum, seen", "spectrum, unseen"]
     header += [LOCALIZER] if localizer is not None else []
     print(markdown_table([header, *rows]))

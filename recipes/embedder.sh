@@ -2,35 +2,68 @@
 # The bundled embedder from photographs to weights, thresholds and figures, and the experiment of
 # docs/experiments/embedder.md. Resumable: run it again after a stop.
 #
-#   recipes/embedder.sh PHOTOS AUTOENCODER OUT
+#   recipes/embedder.sh PHOTOS AUTOENCODER OUT [experiment]
 #
 # PHOTOS       a folder with sub-folders camera_originals, camera_exif (large camera files) and
 #              bsds500, coco128, imagenet_samples (small web pictures)
 # AUTOENCODER  a folder with a latent-diffusion autoencoder, such as TAEF2: the fifth family
 # OUT          data, runs and results
 #
-# Two free cores: about 25 minutes for the pictures, 25 for the embedder that ships, and 60 for the
-# six shorter runs, each of which leaves one family out (or none).
+# Two free cores: about 20 minutes for the pictures, 25 for the embedder that ships, 15 for thresholds
+# and figures. "experiment": also the first bundled embedder, trained by contrast on spectra, and six
+# shorter runs, each of which leaves one family out (or none): 100 minutes more.
 set -euo pipefail
-photos=$1 autoencoder=$2 out=$3
+photos=$1 autoencoder=$2 out=$3 part=${4:-}
 forgemap=${FORGEMAP:-.venv/bin/forgemap}
 families=(nearest bilinear transposed shuffle "$(basename "$autoencoder")")
 export OMP_NUM_THREADS=1
 
 # Every picture as it is and as each autoencoder gives it back, processed and encoded alike.
-pictures() { # NAME SPLIT SEED [FLAG...]
+pictures() { # NAME SPLIT SEED LARGE SMALL [FLAG...]: pictures of a large and of a small photograph
     local common=(--whole --autoencoder "nearest,bilinear,transposed,shuffle,$autoencoder")
-    common+=(--crop 320 --split "$2" --seed "$3" --workers 2 "${@:4}")
+    common+=(--split "$2" --seed "$3" --workers 2 "${@:6}")
     "$forgemap" synth "$photos/camera_originals" "$photos/camera_exif" "${common[@]}" \
-        --per-photo 8 --out "$out/camera-$1"
+        --per-photo "$4" --out "$out/camera-$1"
     "$forgemap" synth "$photos/bsds500" "$photos/coco128" "$photos/imagenet_samples" \
-        "${common[@]}" --per-photo 2 --out "$out/small-$1"
+        "${common[@]}" --per-photo "$5" --out "$out/small-$1"
 }
-pictures train train 1 --vary
-pictures val val 2 --vary
-pictures test test 3 --vary
-pictures plain-test test 6
+# Small photographs have less room: their plain crops are 192 pixels, so that some are reduced.
+plain=(--whole --autoencoder "nearest,bilinear,transposed,shuffle,$autoencoder" --split train
+    --seed 11 --latent-noise 0.3 --workers 2)
+"$forgemap" synth "$photos/camera_originals" "$photos/camera_exif" "${plain[@]}" --crop 256 \
+    --per-photo 12 --out "$out/camera-plain"
+"$forgemap" synth "$photos/bsds500" "$photos/coco128" "$photos/imagenet_samples" "${plain[@]}" \
+    --crop 192 --per-photo 2 --out "$out/small-plain"
+pictures varied train 1 2 1 --crop 256 --vary
+pictures val val 2 8 2 --crop 320 --vary
+pictures test test 3 8 2 --crop 320 --vary
+pictures plain-test test 6 8 2 --crop 320
 
+OMP_NUM_THREADS=2 "$forgemap" train embedder --data "$out/camera-plain" --data "$out/small-plain" \
+    --data "$out/camera-varied" --data "$out/small-varied" --held-out "$out/camera-val" \
+    --held-out "$out/small-val" --model '{layers: 2, stem: traces, image_size: 160}' \
+    --stem-weights default --objective label --twins --augment 0.6 --graphics 0.1 \
+    --often "{$(basename "$autoencoder"): 4}" --window 0 --encodings none --batch 12 \
+    --epochs 30 --epoch-steps 100 --warmup-epochs 0.5 --lr 0.001 --weight-decay 0.001 \
+    --average 0.997 --seed 1 --precision bf16-mixed --accelerator cpu --workers 1 \
+    --checkpoint-every 100 --validate-every 5 --validate-on 600 --fit-on 2000 --out "$out/run"
+
+figures() { # MODEL [FLAG...]: thresholds, and what they give on the test split
+    "$forgemap" calibrate "$1" "$out/camera-val" "$out/small-val" --photos "$photos" "${@:2}"
+    for set in test plain-test; do
+        for kind in camera small; do
+            "$forgemap" evaluate "$1" "$out/$kind-$set" --recompress 90,75 --crops five \
+                --out "$out/results-$kind-$set"
+        done
+    done
+}
+figures "$out/run/model" --processing all
+.venv/bin/python -m benchmarks.embedder_experiment "$out" --results "$out/results-camera-test" \
+    --results "$out/results-small-test"
+.venv/bin/python -m benchmarks.generated_alarms "$photos" --model "$out/run/model"
+[ "$part" = experiment ] || exit 0
+
+pictures train train 1 8 2 --crop 320 --vary
 train() { # NAME BATCH EPOCHS [FLAG...]
     "$forgemap" train embedder --data "$out/camera-train" --data "$out/small-train" \
         --held-out "$out/camera-val" --held-out "$out/small-val" \
@@ -44,12 +77,4 @@ for family in "${families[@]}"; do
     train "without-$family" 8 5 --validate-every 5 --leave-out "$family"
 done
 train short 8 5 --validate-every 5
-
-"$forgemap" calibrate "$out/run-all/model" "$out/camera-val" "$out/small-val" --photos "$photos"
-for set in test plain-test; do
-    for kind in camera small; do
-        "$forgemap" evaluate "$out/run-all/model" "$out/$kind-$set" --recompress 90,75 \
-            --crops five --out "$out/results-$kind-$set"
-    done
-done
 .venv/bin/python -m benchmarks.embedder_experiment "$out"
