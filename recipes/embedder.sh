@@ -46,7 +46,8 @@ OMP_NUM_THREADS=2 "$forgemap" train embedder --data "$out/camera-plain" --data "
     --often "{$(basename "$autoencoder"): 4}" --window 0 --encodings none --batch 12 \
     --epochs 30 --epoch-steps 100 --warmup-epochs 0.5 --lr 0.001 --weight-decay 0.001 \
     --average 0.997 --seed 1 --precision bf16-mixed --accelerator cpu --workers 1 \
-    --checkpoint-every 100 --validate-every 5 --validate-on 600 --fit-on 2000 --out "$out/run"
+    --checkpoint-every 100 --validate-every 5 --measure auc --validate-on 600 --fit-on 2000 \
+    --out "$out/run"
 
 figures() { # MODEL [FLAG...]: thresholds, and what they give on the test split
     "$forgemap" calibrate "$1" "$out/camera-val" "$out/small-val" --photos "$photos" "${@:2}"

@@ -38,6 +38,17 @@ def test_labels_are_learned_and_the_classifiers_find_them(
     assert float(rows[-1]["linear/balanced"]) > 0.9
 
 
+def test_the_best_checkpoint_is_the_best_by_the_measure_that_was_asked_for(
+    generated: Path,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    for measure in ("balanced", "auc"):
+        out = tmp_path / measure
+        train(small(generated, out, epochs=2, validate_every=1, measure=measure), progress=False)
+        for row in csv.DictReader((out / "validation.csv").open()):
+            assert row["choice"] == row[f"linear/{measure}"]
+
+
 def test_a_killed_run_by_labels_ends_as_an_uninterrupted_one(
     generated: Path,  # noqa: F811
     tmp_path: Path,
@@ -120,6 +131,7 @@ def test_a_real_picture_without_its_twin_is_named(tmp_path: Path) -> None:
     [
         ({"objective": "regression"}, "unknown objective 'regression'; valid: contrast, label"),
         ({"objective": "contrast"}, "augment and graphics process the crops of --objective label"),
+        ({"measure": "loss"}, "unknown measure 'loss'; valid: balanced, auc"),
         ({"augment": 1.5}, "augment is 1.5; it must be between 0 and 1"),
     ],
 )

@@ -243,7 +243,9 @@ def watch(
     network = gathered(fabric, network)
     if fabric.is_global_zero:
         source = Source(run.path.name, network.fingerprint(), network.width)
-        scores, classifiers = validate(learned, tested, config.classifiers, config.choice, source)
+        scores, classifiers = validate(
+            learned, tested, config.classifiers, (config.choice, config.measure), source
+        )
         if scores["choice"] > best:
             save(fabric, network, run, config)
             with writing(run.path):

@@ -45,6 +45,9 @@ CODE: dict[str, Any] = {
 RECIPES: dict[str, dict[str, Any]] = {"default": {}, "code": CODE}
 
 
+#: By what of a classifier the best checkpoint is chosen: balanced accuracy, or the ROC's area.
+MEASURES = ("balanced", "auc")
+
 #: What an embedder can be trained by.
 OBJECTIVES = {
     "contrast": "CoDE's loss on four views of each picture",
@@ -135,7 +138,11 @@ class EmbedderConfig:
     classifiers: list[str] = described(
         ["linear", "nearest", "one-class"], f"What validates: of {', '.join(KINDS)}."
     )
-    choice: str = described("linear", "Whose balanced accuracy chooses the best checkpoint.")
+    choice: str = described("linear", "Which classifier chooses the best checkpoint.")
+    measure: str = described(
+        "balanced",
+        f"By what of it: {', '.join(MEASURES)}; auc where thresholds are calibrated afterwards.",
+    )
     fit_on: int = described(1200, "Training pictures that the classifiers are fitted on.")
     validate_on: int = described(600, "Held-out pictures, spread over the generators; 0 = all.")
     validate_every: int = described(1, "Epochs between validations; 0 = only at the end.")
@@ -144,7 +151,17 @@ class EmbedderConfig:
 
     # What may differ between a run and its continuation.
     FREE: ClassVar[tuple[str, ...]] = (
-        *("recipe", "out", "epochs", "workers", "classifiers", "choice", "fit_on", "held_out"),
+        *(
+            "recipe",
+            "out",
+            "epochs",
+            "workers",
+            "classifiers",
+            "choice",
+            "measure",
+            "fit_on",
+            "held_out",
+        ),
         *("validate_on", "validate_every", "patience", "checkpoint_every", "strategy"),
     )
 
@@ -161,6 +178,7 @@ class EmbedderConfig:
             "encodings": tuple(ENCODINGS),
             "objective": tuple(OBJECTIVES),
             "choice": tuple(self.classifiers),
+            "measure": MEASURES,
             "precision": ("32-true", "bf16-mixed"),
             "accelerator": ("auto", "cpu", "cuda"),
             "strategy": tuple(STRATEGIES),

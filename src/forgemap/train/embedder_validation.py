@@ -114,15 +114,15 @@ def normalised(images: Tensor, network: Embedder) -> Tensor:
 
 
 def validate(
-    learned: Embedded, held: Embedded, kinds: Sequence[str], choice: str, source: Source
+    learned: Embedded, held: Embedded, kinds: Sequence[str], choice: tuple[str, str], source: Source
 ) -> tuple[dict[str, float], dict[str, Classifier]]:
     """Classifiers fitted on training pictures, and their scores on held-out ones.
 
     Returns:
         For each classifier ``<kind>/real`` and ``<kind>/<generator>``: the share that is judged
         right; ``<kind>/balanced``: the mean of the real share and the generators' mean;
-        ``<kind>/auc``; and ``choice``: the balanced accuracy of the kind ``choice``. And the
-        classifiers.
+        ``<kind>/auc``; and ``choice``: of the kind ``choice[0]`` the measure ``choice[1]``,
+        "balanced" or "auc". And the classifiers.
     """
     result: dict[str, float] = {}
     classifiers = {}
@@ -137,5 +137,5 @@ def validate(
         result[f"{kind}/balanced"] = (result[f"{kind}/{REAL}"] + float(np.mean(found))) / 2
         result[f"{kind}/auc"] = detection_metrics(scores, labels)["auc"]
         classifiers[kind] = classifier
-    result["choice"] = result[f"{choice}/balanced"]
+    result["choice"] = result["/".join(choice)]
     return result, classifiers
