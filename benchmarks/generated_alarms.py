@@ -14,22 +14,29 @@ import numpy as np
 import torch
 
 from forgemap.data.records import read_manifest
-from forgemap.evaluate.calibration_generated import processed_photos
+from forgemap.evaluate.calibration_generated import REDUCED, processed_photos, reduced_photos
 from forgemap.evaluate.calibration_look import untouched_photos
 from forgemap.evaluate.markdown import markdown_table
 from forgemap.generated import VERDICTS, GenerationDetector
 from forgemap.image import Image, load_image
 from forgemap.synth.benign import BENIGN
 
+SMALLEST = 160
+"""Shorter side in pixels that reduced photos have at least."""
+
 Shown = tuple[str, Image]
 """The kind of a picture, and the picture."""
 
 
-def photographs(paths: Sequence[str], split: str, seed: int) -> Iterator[Shown]:
-    """Photos of a split whole, as they are and re-encoded, and their middles processed."""
+def photographs(
+    paths: Sequence[str], split: str, seed: int, kinds: Sequence[str] = tuple(BENIGN)
+) -> Iterator[Shown]:
+    """Photos of a split whole, as they are, re-encoded and reduced, and their middles processed."""
     for kind, _, pixels in untouched_photos(paths, split):
         yield kind.split(", ", 1)[1], load_image(pixels)
-    for kind, _, pixels in processed_photos(paths, split, tuple(BENIGN), seed):
+    for _, pixels in reduced_photos(paths, split, SMALLEST):
+        yield REDUCED, load_image(pixels)
+    for kind, _, pixels in processed_photos(paths, split, kinds, seed):
         yield f"after {kind}", load_image(pixels)
 
 
@@ -64,12 +71,16 @@ def main() -> None:
     parser.add_argument("--edits", action="append", default=[])
     parser.add_argument("--split", default="test")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--no-processing", action="store_true", help="photos whole and reduced only"
+    )
     given = parser.parse_args()
     torch.set_num_threads(1)
 
     def shown() -> Iterator[Shown]:
         if given.photos:
-            yield from photographs(given.photos, given.split, given.seed)
+            kinds = () if given.no_processing else tuple(BENIGN)
+            yield from photographs(given.photos, given.split, given.seed, kinds)
         yield from edits(given.edits)
 
     print(table(given.model or ["default"], shown()))

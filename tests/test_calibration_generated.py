@@ -16,7 +16,7 @@ from forgemap import classifiers
 from forgemap.cli import app
 from forgemap.errors import DataError, ModelError
 from forgemap.evaluate.calibration import Limits
-from forgemap.evaluate.calibration_generated import Scores, decide
+from forgemap.evaluate.calibration_generated import Scores, decide, reduced_photos
 from forgemap.evaluate.embed import Model, embed
 from forgemap.generated import GenerationDetector, Rule
 from forgemap.image import load_image
@@ -119,6 +119,16 @@ def test_honest_processing_has_a_limit_of_its_own_and_moves_no_probability():
     assert lenient.generated_at == plain.generated_at
     assert strict.scale == plain.scale and strict.real == plain.real
     assert "5% after any of 2 kinds of honest processing" in strict.calibrated_on
+
+
+def test_reduced_photos_have_no_side_below_the_smallest_and_are_much_smaller(tmp_path):
+    for name, shape in (("large", (900, 1500)), ("wide", (100, 600)), ("small", (200, 300))):
+        PILImage.fromarray(np.full((*shape, 3), 90, np.uint8)).save(tmp_path / f"{name}.png")
+    found = [
+        (Path(source).stem, pixels.shape[:2])
+        for source, pixels in reduced_photos([str(tmp_path)], None, 120)
+    ]
+    assert found == [("large", (384, 640)), ("large", (144, 240))]
 
 
 def test_the_command_judges_photos_after_honest_processing(folder, tmp_path):

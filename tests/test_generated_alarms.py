@@ -20,7 +20,7 @@ def test_every_kind_of_photograph_has_a_line_and_every_model_a_column(
 ) -> None:
     (tmp_path / "photos").mkdir()
     for i in range(24):  # about a tenth of them are of the test split
-        PILImage.fromarray(picture(180, 200, seed=i)).save(tmp_path / f"photos/{i}.png")
+        PILImage.fromarray(picture(180, 420, seed=i)).save(tmp_path / f"photos/{i}.png")
     edited = write_edited_set(tmp_path / "set", 4)
     program = ["generated_alarms", str(tmp_path / "photos"), "--edits", str(edited)]
     program += ["--model", "default", "--model", "default"]

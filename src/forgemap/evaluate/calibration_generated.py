@@ -9,6 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from zlib import crc32
 
+import cv2
 import numpy as np
 from rich.console import Console
 from rich.progress import track
@@ -27,6 +28,10 @@ from .robustness import Variant
 
 QUALITIES = (90, 75)
 """Every picture also counts saved anew at these JPEG qualities."""
+
+REDUCED = "reduced, saved without loss"
+LONGEST = (1280, 640, 240)
+"""Longer sides in pixels of reduced photos."""
 
 MIDDLE = 768
 """Largest side in pixels of what honest processing is tried on: the middle of a photo."""
@@ -129,6 +134,27 @@ def _add_photos(
         return
     for group, source, pixels in untouched_photos(photos, split):
         found.extend(_raw(judge, pixels), [False], [group], [source])
+    for source, pixels in reduced_photos(photos, split, judge.embedder.image_size):
+        found.extend(_raw(judge, pixels), [False], [REDUCED], [source])
+
+
+def reduced_photos(
+    paths: Sequence[str], split: str | None, smallest: int
+) -> Iterator[tuple[str, np.ndarray]]:
+    """(source, pixels): each photo of a split in smaller sizes, saved without loss.
+
+    Nothing is left in them of the JPEG that the photo was, as in generated pictures; none has a
+    side of less than ``smallest`` pixels.
+    """
+    console = Console(stderr=True)
+    for path in track(photos_of(paths, split), "reduced photos", console=console):
+        pixels = load_image(path).samples
+        height, width = pixels.shape[:2]
+        for longest in LONGEST:
+            scale = longest / max(height, width)
+            if scale < 2 / 3 and scale * min(height, width) >= smallest:
+                size = (round(scale * width), round(scale * height))
+                yield str(path), cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
 
 
 def processed_photos(
