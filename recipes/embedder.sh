@@ -58,7 +58,7 @@ figures() { # MODEL [FLAG...]: thresholds, and what they give on the test split
         done
     done
 }
-figures "$out/run/model" --processing all
+figures "$out/run/model" --processing all --alarms 0.01 --processed 0.03
 .venv/bin/python -m benchmarks.embedder_experiment "$out" --results "$out/results-camera-test" \
     --results "$out/results-small-test"
 .venv/bin/python -m benchmarks.generated_alarms "$photos" --model "$out/run/model"
