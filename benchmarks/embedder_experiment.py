@@ -65,7 +65,7 @@ def accuracy(scores: np.ndarray, test: list[Labelled], family: str) -> float:
 
 def verdicts(folder: Path, results: Sequence[Path]) -> str:
     """What an embedder's rule says of the pictures that `forgemap evaluate` scored: the share of
-    each family judged generated, and in brackets not cleared, as saved and after JPEG."""
+    each family judged generated, in brackets not cleared, and the AUC, as saved and after JPEG."""
     rule = Rule.from_dict(json.loads((folder / "config.json").read_text())["generated"])
     column = f"score_{rule.classifier}"
     tables = [pq.read_table(r / "scores.parquet") for r in results]
@@ -81,6 +81,10 @@ def verdicts(folder: Path, results: Sequence[Path]) -> str:
             own = scores[which == f"{family}\0{variant}"]
             called, doubted = (own >= rule.generated_at).mean(), (own >= rule.clear_below).mean()
             cells.append(f"{called:.1%} ({doubted:.0%} of {len(own)})")
+            if family != REAL:
+                real = scores[which == f"{REAL}\0{variant}"]
+                labels = np.repeat([0, 1], [len(real), len(own)])
+                cells[-1] += f", {roc_auc_score(labels, np.r_[real, own]):.2f}"
         lines.append([family, *cells])
     return markdown_table(lines)
 

@@ -7,6 +7,7 @@ python -m benchmarks.generated_alarms PHOTOS... [--model FOLDER]... [--edits SET
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import numpy as np
 import torch
 
 from forgemap.data.records import read_manifest
+from forgemap.errors import ForgemapError
 from forgemap.evaluate.calibration_generated import REDUCED, processed_photos, reduced_photos
 from forgemap.evaluate.calibration_look import untouched_photos
 from forgemap.evaluate.markdown import markdown_table
@@ -64,7 +66,7 @@ def table(models: Sequence[str], shown: Iterable[Shown]) -> str:
     return markdown_table([["pictures", "number", *models], *rows])
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("photos", nargs="*")
     parser.add_argument("--model", action="append", default=[])
@@ -74,7 +76,9 @@ def main() -> None:
     parser.add_argument(
         "--no-processing", action="store_true", help="photos whole and reduced only"
     )
-    given = parser.parse_args()
+    given = parser.parse_args(arguments)
+    if not given.photos and not given.edits:
+        parser.error("name photographs, or sets with --edits")
     torch.set_num_threads(1)
 
     def shown() -> Iterator[Shown]:
@@ -83,8 +87,13 @@ def main() -> None:
             yield from photographs(given.photos, given.split, given.seed, kinds)
         yield from edits(given.edits)
 
-    print(table(given.model or ["default"], shown()))
+    try:
+        print(table(given.model or ["default"], shown()))
+    except ForgemapError as error:
+        print(f"benchmarks.generated_alarms: {error}", file=sys.stderr)
+        return 2
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

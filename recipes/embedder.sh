@@ -19,31 +19,26 @@ families=(nearest bilinear transposed shuffle "$(basename "$autoencoder")")
 export OMP_NUM_THREADS=1
 
 # Every picture as it is and as each autoencoder gives it back, processed and encoded alike.
-pictures() { # NAME SPLIT SEED LARGE SMALL [FLAG...]: pictures of a large and of a small photograph
+pictures() { # NAME SPLIT SEED LARGE SMALL CROP SMALLCROP [FLAG...]: pictures of each photograph
     local common=(--whole --autoencoder "nearest,bilinear,transposed,shuffle,$autoencoder")
-    common+=(--split "$2" --seed "$3" --workers 2 "${@:6}")
+    common+=(--split "$2" --seed "$3" --workers 2 "${@:8}")
     "$forgemap" synth "$photos/camera_originals" "$photos/camera_exif" "${common[@]}" \
-        --per-photo "$4" --out "$out/camera-$1"
+        --per-photo "$4" --crop "$6" --out "$out/camera-$1"
     "$forgemap" synth "$photos/bsds500" "$photos/coco128" "$photos/imagenet_samples" \
-        "${common[@]}" --per-photo "$5" --out "$out/small-$1"
+        "${common[@]}" --per-photo "$5" --crop "$7" --out "$out/small-$1"
 }
 # Small photographs have less room: their plain crops are 192 pixels, so that some are reduced.
-plain=(--whole --autoencoder "nearest,bilinear,transposed,shuffle,$autoencoder" --split train
-    --seed 11 --latent-noise 0.3 --workers 2)
-"$forgemap" synth "$photos/camera_originals" "$photos/camera_exif" "${plain[@]}" --crop 256 \
-    --per-photo 12 --out "$out/camera-plain"
-"$forgemap" synth "$photos/bsds500" "$photos/coco128" "$photos/imagenet_samples" "${plain[@]}" \
-    --crop 192 --per-photo 2 --out "$out/small-plain"
-pictures varied train 1 2 1 --crop 256 --vary
-pictures val val 2 8 2 --crop 320 --vary
-pictures test test 3 8 2 --crop 320 --vary
-pictures plain-test test 6 8 2 --crop 320
+pictures plain train 11 12 2 256 192 --latent-noise 0.3
+pictures varied train 1 2 1 256 256 --vary
+pictures val val 2 8 2 320 320 --vary
+pictures test test 3 8 2 320 320 --vary
+pictures plain-test test 6 8 2 320 320
 
 OMP_NUM_THREADS=2 "$forgemap" train embedder --data "$out/camera-plain" --data "$out/small-plain" \
     --data "$out/camera-varied" --data "$out/small-varied" --held-out "$out/camera-val" \
     --held-out "$out/small-val" --model '{layers: 2, stem: traces, image_size: 160}' \
     --stem-weights default --objective label --twins --augment 0.6 --graphics 0.1 \
-    --often "{$(basename "$autoencoder"): 4}" --window 0 --encodings none --batch 12 \
+    --often "{$(basename "$autoencoder"): 4}" --encodings none --batch 12 \
     --epochs 30 --epoch-steps 100 --warmup-epochs 0.5 --lr 0.001 --weight-decay 0.001 \
     --average 0.997 --seed 1 --precision bf16-mixed --accelerator cpu --workers 1 \
     --checkpoint-every 100 --validate-every 5 --measure auc --validate-on 600 --fit-on 2000 \
@@ -59,12 +54,14 @@ figures() { # MODEL [FLAG...]: thresholds, and what they give on the test split
     done
 }
 figures "$out/run/model" --processing all --alarms 0.01 --processed 0.03
-.venv/bin/python -m benchmarks.embedder_experiment "$out" --results "$out/results-camera-test" \
-    --results "$out/results-small-test"
+for set in test plain-test; do
+    .venv/bin/python -m benchmarks.embedder_experiment "$out" \
+        --results "$out/results-camera-$set" --results "$out/results-small-$set"
+done
 .venv/bin/python -m benchmarks.generated_alarms "$photos" --model "$out/run/model"
 [ "$part" = experiment ] || exit 0
 
-pictures train train 1 8 2 --crop 320 --vary
+pictures train train 1 8 2 320 320 --vary
 train() { # NAME BATCH EPOCHS [FLAG...]
     "$forgemap" train embedder --data "$out/camera-train" --data "$out/small-train" \
         --held-out "$out/camera-val" --held-out "$out/small-val" \

@@ -140,3 +140,6 @@ def test_the_command_judges_photos_after_honest_processing(folder, tmp_path):
     assert "any of 2 kinds of honest processing" in rule.calibrated_on
     done = CliRunner().invoke(app, ["calibrate", str(folder), str(data), "--processing", "jpeg"])
     assert "works on --photos" in str(done.exception)
+    for flag in ("--processed", "--seed"):  # nothing is processed
+        done = CliRunner().invoke(app, ["calibrate", str(folder), "nowhere", flag, "1"])
+        assert f"{flag} goes with --processing" in str(done.exception)

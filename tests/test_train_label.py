@@ -131,6 +131,8 @@ def test_a_real_picture_without_its_twin_is_named(tmp_path: Path) -> None:
     [
         ({"objective": "regression"}, "unknown objective 'regression'; valid: contrast, label"),
         ({"objective": "contrast"}, "augment and graphics process the crops of --objective label"),
+        ({"native": True}, "native is for --objective contrast"),
+        ({"window": 0}, "window is for --objective contrast"),
         ({"measure": "loss"}, "unknown measure 'loss'; valid: balanced, auc"),
         ({"augment": 1.5}, "augment is 1.5; it must be between 0 and 1"),
     ],

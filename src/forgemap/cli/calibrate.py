@@ -133,6 +133,9 @@ def calibrate(
         if is_embedder(model):
             if names and not photos:
                 raise ForgemapError("--processing of an embedder works on --photos: give some.")
+            idle = {"--processed": processed != Limits.processed, "--seed": seed != 0}
+            if not names:
+                _refuse(idle, f"goes with --processing, or is for localizers; {model} is none")
             given = {
                 "--out": out is not None,
                 "--score": bool(score),

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from zlib import crc32
 
 import cv2
 import numpy as np
@@ -21,10 +20,9 @@ from ..generated import GenerationDetector, Rule
 from ..image import load_image
 from ..models.embedder import aggregate, cut
 from .calibration import Limits, untouched_photos, worst_quantile, write_entry
-from .calibration_look import photos_of
+from .calibration_look import honestly, photos_of
 from .embed import Model, embed
 from .generated_scores import score
-from .robustness import Variant
 
 QUALITIES = (90, 75)
 """Every picture also counts saved anew at these JPEG qualities."""
@@ -169,10 +167,7 @@ def processed_photos(
         rows, columns = (slice((n - min(n, MIDDLE)) // 2, None) for n in image.samples.shape[:2])
         middle = np.ascontiguousarray(image.samples[rows, columns][:MIDDLE, :MIDDLE])
         for name in processing:
-            rng = np.random.default_rng([seed, crc32(f"{image.sha256} {name}".encode())])
-            done = Variant(name, kind="benign").apply(middle, rng)
-            shown = done if isinstance(done, np.ndarray) else load_image(done).samples
-            yield name, str(path), shown
+            yield name, str(path), honestly(name, middle, seed, image.sha256)
 
 
 def _raw(judge: GenerationDetector, pixels: np.ndarray) -> np.ndarray:

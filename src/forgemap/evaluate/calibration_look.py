@@ -152,11 +152,16 @@ def views(task: Task) -> Iterator[View]:
     group = record.method if record.manipulated else plain
     yield View(group, () if record.manipulated else kinds, record.source, pixels, mask, True)
     for name in task.processing:
-        rng = np.random.default_rng([task.seed, crc32(f"{record.image.name} {name}".encode())])
-        done = Variant(name, kind="benign").apply(pixels, rng)
-        shown = done if isinstance(done, np.ndarray) else load_image(done).samples
+        shown = honestly(name, pixels, task.seed, record.image.name)
         nothing = np.zeros(shown.shape[:2], np.uint8)
         yield View(PROCESSED, (Label(name, PROCESSED, True),), record.source, shown, nothing, False)
+
+
+def honestly(name: str, pixels: np.ndarray, seed: int, picture: str) -> np.ndarray:
+    """The pixels after the honest processing ``name``; seed and the picture's name draw it."""
+    rng = np.random.default_rng([seed, crc32(f"{picture} {name}".encode())])
+    done = Variant(name, kind="benign").apply(pixels, rng)
+    return done if isinstance(done, np.ndarray) else load_image(done).samples
 
 
 def tasks(

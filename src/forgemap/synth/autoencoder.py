@@ -78,21 +78,9 @@ class Autoencoder:
         cropped = np.moveaxis(images[:, : shape[0], : shape[1]], 0, -1)
         return np.ascontiguousarray(np.rint(cropped * 255).astype(np.uint8))
 
-    def reconstruct(
-        self, pixels: np.ndarray, noise: float = 0.0, rng: np.random.Generator | None = None
-    ) -> np.ndarray:
-        """(H, W, 3) uint8 -> its reconstruction, the same shape and type.
-
-        Args:
-            noise: spread of white noise that is added to the latents, as a share of each channel's
-                own. A generator's latents are those of no photograph.
-            rng: draws the noise.
-        """
-        latents = self.encode_pixels(pixels)
-        if noise > 0 and rng is not None:
-            grain = rng.standard_normal(latents.shape, dtype=np.float32)
-            latents = latents + np.float32(noise) * latents.std(axis=(1, 2), keepdims=True) * grain
-        return self.decode_pixels(latents, pixels.shape[:2])
+    def reconstruct(self, pixels: np.ndarray) -> np.ndarray:
+        """(H, W, 3) uint8 -> its reconstruction, the same shape and type."""
+        return self.decode_pixels(self.encode_pixels(pixels), pixels.shape[:2])
 
 
 def tiled(

@@ -66,7 +66,7 @@ def synthesize(
         whole: instead of edits, write each picture as it is to real/, and as each autoencoder (by
             default those that ship) gives it back to a folder of the autoencoder's name.
         latent_noise: of half of those, at most so much noise on the latents, as a share of their
-            spread (see `Autoencoder.reconstruct`); only with `whole`.
+            spread (see `regenerate.noisy`); only with `whole`.
         crop: edit crops of at most this many pixels a side, not whole photos.
         vary: process and compress the pictures before and after the edit in varied ways.
         untouched: also write the equally processed pictures without their edits (method "none").

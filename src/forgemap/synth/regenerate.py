@@ -77,11 +77,16 @@ def _change_latents(
         parameters["sigma"] = round(sigma, 3)
     else:
         strength = float(rng.uniform(0.3, 1.0))
-        spread = latents.std(axis=(1, 2), keepdims=True)
-        grain = rng.standard_normal(latents.shape, dtype=np.float32)
-        new = latents + np.float32(strength) * spread * grain
+        new = noisy(latents, strength, rng)
         parameters["strength"] = round(strength, 3)
     return np.where(cells, new, latents).astype(np.float32), parameters
+
+
+def noisy(latents: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
+    """Latents (C, h, w) with white noise, its spread a share ``strength`` of each channel's own."""
+    spread = latents.std(axis=(1, 2), keepdims=True)
+    grain = rng.standard_normal(latents.shape, dtype=np.float32)
+    return np.asarray(latents + np.float32(strength) * spread * grain)
 
 
 def _cover(pixels: np.ndarray, shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:

@@ -22,6 +22,7 @@ from forgemap.synth.benign import Processed, draw, process
 from forgemap.synth.edit import Context, Edit
 from forgemap.synth.methods import METHODS, NEED_AUTOENCODER, NEED_DONOR
 from forgemap.synth.prepare import finish, prepare
+from forgemap.synth.regenerate import noisy
 from forgemap.synth.settings import Photo, Settings, Task
 
 if TYPE_CHECKING:
@@ -230,8 +231,11 @@ class _Worker:
         for source in (None, *settings.autoencoders):
             made = ready
             if source is not None:
-                grain = _rng(settings.seed, photo, index, "latents")
-                made = self.autoencoder(source).reconstruct(ready, noise, grain)
+                network = self.autoencoder(source)
+                latents = network.encode_pixels(ready)
+                if noise:
+                    latents = noisy(latents, noise, _rng(settings.seed, photo, index, "latents"))
+                made = network.decode_pixels(latents, ready.shape[:2])
             data, suffix, _, after = finish(
                 Edit(made, nothing), _rng(settings.seed, photo, index, "finish"), vary=settings.vary
             )

@@ -55,6 +55,13 @@ OBJECTIVES = {
 }
 
 
+#: What only views and the loss of "contrast" ask for.
+CONTRAST = (
+    *("window", "fit", "transforms", "global_area", "local_area", "native"),
+    *("temperature", "gather"),
+)
+
+
 @dataclass(frozen=True)
 class EmbedderConfig:
     """Everything that determines a training run; written to the run's folder as YAML."""
@@ -230,6 +237,13 @@ class EmbedderConfig:
         for name, (holds, wanted) in rules.items():
             if not holds:
                 raise ForgemapError(f"{name} is {getattr(self, name)!r}; it must be {wanted}.")
+        begun = EmbedderConfig.of(recipe=self.recipe)
+        idle = [n for n in CONTRAST if getattr(self, n) != getattr(begun, n)]
+        if self.objective == "label" and idle:
+            raise ForgemapError(
+                f"{idle[0]} is for --objective contrast; label takes one crop of each picture, "
+                "processed by augment and graphics."
+            )
         if self.objective == "contrast" and (self.augment or self.graphics):
             raise ForgemapError(
                 "augment and graphics process the crops of --objective label; views of the "
