@@ -353,5 +353,51 @@ def test_the_stem_of_traces_is_saved_loaded_and_refused_by_name(tmp_path: Path) 
     assert again.fingerprint() == model.fingerprint() != traces().fingerprint()
     with pytest.raises(ModelError, match="16 x 16 pixels"):
         traces(patch=8)
-    with pytest.raises(ModelError, match="patches, spectra, traces"):
+    with pytest.raises(ModelError, match="patches, spectra, traces, both"):
         Embedder(stem="wavelets")
+
+
+def both(**sizes: int) -> Embedder:
+    torch.manual_seed(1)
+    sizes = {"width": 24, "layers": 1, "heads": 3, "mlp": 48, "image_size": 64, **sizes}
+    return Embedder(**sizes, stem="both").eval()  # type: ignore[arg-type]
+
+
+def test_the_stem_of_both_has_the_tokens_of_traces_and_then_those_of_spectra() -> None:
+    model = both()
+    inputs = images(2, 64).clamp(-1, 1)
+    tokens, summary = model.patches(inputs)
+    known, expected = model.patches.traces(inputs)
+    assert tokens.shape == (2, 24, 4 * 4 + 3 * 3)
+    assert torch.equal(tokens[..., :16].unflatten(2, (4, 4)), known)
+    assert torch.equal(tokens[..., 16:].unflatten(2, (3, 3)), model.patches.spectra(inputs))
+    assert torch.equal(summary, expected)
+    assert model(inputs).shape == (2, 24) and model.preprocess == NATIVE
+
+
+def test_an_embedder_on_both_starts_as_one_on_traces() -> None:
+    known, model = traces(), both()
+    before = model.state_dict()["patches.spectra.tokens.weight"].clone()
+    model.begin_as(known, "it")
+    inputs = images(2, 64).clamp(-1, 1)
+    tokens, summary = model.patches(inputs)
+    ours, theirs = tokens[..., :16].unflatten(2, (4, 4)), known.patches(inputs)
+    assert torch.equal(ours, theirs[0]) and torch.equal(summary, theirs[1])
+    assert torch.equal(model.positions[:, :17], known.positions)
+    assert torch.equal(model.norm.weight, known.norm.weight)
+    assert torch.equal(model.patches.spectra.tokens.weight, before), "what is new stays its own"
+    for other in (spectra(), traces(width=48), both()):
+        with pytest.raises(ModelError, match="it: an embedder on both starts as one on traces"):
+            model.begin_as(other, "it")
+    with pytest.raises(ModelError, match="it: an embedder on both starts as one on traces"):
+        traces().begin_as(both(), "it")
+
+
+def test_the_stem_of_both_is_saved_loaded_and_needs_blocks_of_spectra(tmp_path: Path) -> None:
+    model = both()
+    model.patches.spectra.standard.running_mean += 1.0
+    again, _ = load_embedder(save_model(model, tmp_path / "m"))
+    assert torch.equal(again(images(2, 64)), model(images(2, 64)))
+    assert again.fingerprint() == model.fingerprint() != both().fingerprint()
+    with pytest.raises(ModelError, match="a stem of both takes blocks of 32 pixels"):
+        both(image_size=16)

@@ -205,7 +205,7 @@ def test_every_declip_model_can_be_exported(kind, config, photographs, tmp_path)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stem", ["patches", "traces"])
+@pytest.mark.parametrize("stem", ["patches", "traces", "both"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_embedder_s_export_embeds(kind, stem, photographs, tmp_path):
     config = {"width": 32, "layers": 3, "heads": 2, "mlp": 64, "stem": stem}

@@ -464,7 +464,7 @@ def test_a_generator_with_one_picture_is_refused(generated: Path, tmp_path: Path
         ({"local_area": [0.5, 0.1]}, "the smaller first"),
         ({"encodings": "gif"}, "valid: none, match, again"),
         ({"model": {"width": 17}}, "no network has these sizes"),
-        ({"stem_weights": "default"}, "for a new network with --model '{stem: traces}'"),
+        ({"stem_weights": "default"}, "for a new network with --model '{stem: traces}' or"),
         ({"stem_weights": "nowhere", "model": TRACES}, "nowhere: no such model folder"),
         ({"stem_frozen": True, "model": TRACES}, "stem_frozen needs stem_weights or init"),
         ({"often": {"midjourney": 2}}, "often: there is no generator midjourney; there are checks"),
@@ -553,6 +553,30 @@ def test_a_stem_of_traces_starts_as_the_bundled_localizer_and_learns_unless_froz
     for name in ("patches.tokens.weight", "patches.standard.running_mean", "class_token"):
         assert not torch.equal(ended[name], begun[name]), "the rest learns either way"
     assert load_embedder(folder)[1]["training"]["stem_weights"] == "default"
+
+
+def test_an_embedder_on_both_starts_as_a_trained_one_on_traces(
+    generated: Path, tmp_path: Path
+) -> None:
+    known = train(small(generated, tmp_path / "known", model=TRACES, epochs=1), progress=False)
+    values: dict[str, object] = {"model": TRACES | {"stem": "both"}, "stem_weights": str(known)}
+    config = small(generated, tmp_path / "run", **values, stem_frozen=True, epochs=1)
+    folder = train(config, progress=False)
+    begun, ended = load_file(known / "model.safetensors"), load_file(folder / "model.safetensors")
+    for name in ("down3.0.conv1.0.weight", "stem.1.running_mean"):
+        assert torch.equal(ended[f"patches.traces.{name}"], begun[f"patches.{name}"])
+    assert not torch.equal(ended["patches.traces.tokens.weight"], begun["patches.tokens.weight"])
+    fresh = new_network(config).state_dict()
+    assert torch.equal(fresh["class_token"], begun["class_token"])
+    assert not torch.equal(
+        ended["patches.spectra.tokens.weight"], fresh["patches.spectra.tokens.weight"]
+    )
+    other = small(generated, tmp_path / "other", model=SMALL, epochs=1)
+    wrong = train(other, progress=False)
+    config = small(generated, tmp_path / "no", **values | {"stem_weights": str(wrong)})
+    with pytest.raises(ForgemapError, match="an embedder on both starts as one on traces"):
+        train(config, progress=False)
+    assert not (tmp_path / "no").exists()
 
 
 def test_what_a_frozen_stem_keeps_must_be_one_of_traces(generated: Path, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from ..models.embedder import Embedder
 from ..models.grid import GridTraces
 from ..models.output import LocalizerOutput
-from ..models.stems import TraceStem
+from ..models.stems import NATIVE_SCALE, Spectra, TraceSpectrumStem, TraceStem
 from ..models.tracenet import Residuals, TraceNet
 
 Arrays = list[np.ndarray]
@@ -96,24 +96,39 @@ class Traces:
 
 
 class TraceEmbeddings(Traces):
-    """An embedder with a stem of traces: the graph begins where the stem's learned layers do."""
+    """An embedder with a stem of traces: the graph begins where the stem's learned layers do.
+
+    Args:
+        spectra: whether the stem is one of both, whose spectra are the graph's third input.
+    """
 
     outputs = ("embeddings",)  # type: ignore[assignment]
     free = ()  # type: ignore[assignment]
+
+    def __init__(self, spectra: bool) -> None:
+        super().__init__(colours=True)
+        self.spectra = Spectra(NATIVE_SCALE) if spectra else None
+        if spectra:
+            self.inputs = ("planes", "grid", "spectra")  # type: ignore[assignment]
+
+    def before(self, images: Tensor) -> list[Tensor]:
+        """As `Traces.before`, and (B, h, w, 1632) where there are spectra."""
+        return super().before(images) + ([self.spectra(images)] if self.spectra else [])
 
     def after(self, outputs: Arrays, images: Tensor) -> Tensor:  # type: ignore[override]
         return torch.from_numpy(outputs[0])
 
 
 class TraceEmbeddingsCore(nn.Module):
-    """The learned layers of such an embedder, of inputs as `Traces.before` makes them."""
+    """The learned layers of such an embedder, of inputs as `TraceEmbeddings.before` makes them."""
 
-    def __init__(self, model: Embedder, stem: TraceStem) -> None:
+    def __init__(self, model: Embedder, stem: TraceStem | TraceSpectrumStem) -> None:
         super().__init__()
         self.model, self.stem = model, stem
 
-    def forward(self, planes: Tensor, grid: Tensor) -> Tensor:
-        return self.model.of_tokens(*self.stem.learned(planes, grid))
+    def forward(self, planes: Tensor, grid: Tensor, spectra: Tensor | None = None) -> Tensor:
+        fixed = (planes, grid) if spectra is None else (planes, grid, spectra)
+        return self.model.of_tokens(*self.stem.learned(*fixed))
 
 
 class TraceCore(nn.Module):
@@ -179,7 +194,8 @@ def cut(model: nn.Module) -> Cut:
     """How a torch model of `forgemap.models`, in eval mode, is exported."""
     front = front_of(traits_of(model))
     if isinstance(front, TraceEmbeddings):
-        assert isinstance(model, Embedder) and isinstance(model.patches, TraceStem)
+        assert isinstance(model, Embedder)
+        assert isinstance(model.patches, (TraceStem, TraceSpectrumStem))
         return Cut(front, TraceEmbeddingsCore(model, model.patches))
     if isinstance(front, Traces):
         assert isinstance(model, TraceNet)
@@ -213,5 +229,6 @@ def front_of(traits: Any) -> Front:
         return Traces(bool(traits.get("colours")))  # unnamed by exports from before there were any
     if traits["architecture"] == "embedder":
         # Exports made before there was such a stem do not name theirs.
-        return TraceEmbeddings(True) if traits.get("stem") == "traces" else Embeddings()
+        stem = traits.get("stem")
+        return TraceEmbeddings(stem == "both") if stem in ("traces", "both") else Embeddings()
     return Whole(bool(traits["evidence"]))

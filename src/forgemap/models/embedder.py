@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from ..errors import ModelError
 from ..preprocess import NATIVE, Preprocess
-from .stems import STEMS, SpectrumStem, TraceStem
+from .stems import BLOCK, STEMS, SpectrumStem, TraceSpectrumStem, TraceStem
 
 #: As published: native resolution (pictures are cropped, never resized), ImageNet's mean and std.
 CODE = Preprocess(size=None, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
@@ -46,8 +46,8 @@ class Embedder(nn.Module):
         activation: a key of `ACTIVATIONS`.
         eps: of every layer norm.
         dropout: share of values that is dropped in training.
-        stem: one of `STEMS`; "spectra" and "traces" need patches of 16 pixels, and "spectra" an
-            image_size of at least 32.
+        stem: one of `STEMS`; all but "patches" need patches of 16 pixels, and "spectra" and "both"
+            an image_size of at least 32.
 
     The defaults are the published network's (5.5 M weights).
     """
@@ -74,9 +74,9 @@ class Embedder(nn.Module):
             raise ModelError(f"image_size {image_size} is not a multiple of the patch, {patch}.")
         if stem not in STEMS:
             raise ModelError(f"unknown stem {stem!r}; valid: {', '.join(STEMS)}.")
-        if stem == "spectra" and (patch != 16 or image_size < SpectrumStem.BLOCK):
+        if stem in ("spectra", "both") and (patch != 16 or image_size < BLOCK):
             raise ModelError(
-                "the stem of spectra takes blocks of 32 pixels at steps of 16: patch must be 16 "
+                f"a stem of {stem} takes blocks of 32 pixels at steps of 16: patch must be 16 "
                 f"and image_size at least 32, not {patch} and {image_size}."
             )
         if stem == "traces" and patch != 16:
@@ -87,18 +87,21 @@ class Embedder(nn.Module):
             raise ModelError(f"{layers} layers make no network; give at least 1.")
         config = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
         self.config: dict[str, Any] = {"architecture": "embedder", **config}
-        self.preprocess = NATIVE if stem == "traces" else CODE
+        self.preprocess = NATIVE if stem in ("traces", "both") else CODE
         self.width, self.image_size = width, image_size
         self.patches: nn.Module
         side = image_size // patch
+        tokens = side**2
         if stem == "patches":
             self.patches = nn.Conv2d(3, width, patch, stride=patch)
         elif stem == "traces":
             self.patches = TraceStem(width)
+        elif stem == "spectra":
+            self.patches, tokens = SpectrumStem(width), (side - 1) ** 2
         else:
-            self.patches, side = SpectrumStem(width), side - 1
+            self.patches, tokens = TraceSpectrumStem(width), side**2 + (side - 1) ** 2
         self.class_token = nn.Parameter(torch.zeros(1, 1, width))
-        self.positions = nn.Parameter(torch.zeros(1, side**2 + 1, width))
+        self.positions = nn.Parameter(torch.zeros(1, tokens + 1, width))
         block = nn.TransformerEncoderLayer(
             width,
             heads,
@@ -136,8 +139,8 @@ class Embedder(nn.Module):
         return self.of_tokens(*(found if isinstance(found, tuple) else (found,)))
 
     def of_tokens(self, patches: Tensor, summary: Tensor | None = None) -> Tensor:
-        """What the stem gave, tokens (B, width, h, w) and what a stem of traces adds to the class
-        token (B, width) -> embeddings (B, width)."""
+        """What the stem gave, tokens (B, width, h, w) or (B, width, N) and what a stem of traces
+        adds to the class token (B, width) -> embeddings (B, width)."""
         patches = patches.flatten(2).transpose(1, 2)
         first = self.class_token.expand(patches.shape[0], -1, -1)
         if summary is not None:
@@ -148,6 +151,28 @@ class Embedder(nn.Module):
         for block in blocks:
             tokens = block(tokens)
         return self.norm(_class_token(last, tokens))
+
+    def begin_as(self, other: Embedder, source: str) -> None:
+        """Take over every weight of an embedder on traces, for one whose stem is "both".
+
+        What is new, the spectra's layer and positions, stays as it is.
+
+        Args:
+            other: an embedder whose stem is "traces", of the same sizes.
+            source: what to call it in an error.
+
+        Raises:
+            ModelError: another stem, or other sizes.
+        """
+        if self.config | {"stem": "traces"} != other.config:
+            raise ModelError(
+                f"{source}: an embedder on both starts as one on traces of the same sizes."
+            )
+        own, theirs = self.state_dict(), other.state_dict()
+        positions = theirs.pop("positions")
+        own["positions"][:, : positions.shape[1]] = positions
+        moved = {n.replace("patches.", "patches.traces.", 1): v for n, v in theirs.items()}
+        self.load_state_dict(own | moved)
 
     def fingerprint(self) -> str:
         """SHA-256 (hex) of what its embeddings depend on: sizes, preprocessing and weights.

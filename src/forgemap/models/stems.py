@@ -1,4 +1,4 @@
-"""stems.py: how an embedder's pixels become tokens: by their spectra, or by TraceNet's encoder."""
+"""stems.py: how an embedder's pixels become tokens: by spectra, TraceNet's encoder, or both."""
 
 from __future__ import annotations
 
@@ -11,39 +11,65 @@ from torch import Tensor, nn
 from ..errors import ModelError
 from .tracenet import TraceNet
 
+BLOCK = 32
+"""Side of a block whose spectrum is looked at, in pixels; blocks overlap by half."""
+NATIVE_SCALE = 2.0
+"""Brings images in [-1, 1] to about the spread that ImageNet's statistics give them. The floor
+under the logarithm then lies below what rounding to 8 bits adds; without it, above."""
+
+
+class Spectra(nn.Module):
+    """Logarithms of the power spectra of blocks; fixed.
+
+    images (B, 3, H, W) -> (B, H / 16 - 1, W / 16 - 1, 1632): of blocks of 32 x 32 pixels, half
+    overlapping and under a Hann window, of luminance and two colour differences.
+
+    Args:
+        scale: what the images are multiplied by.
+    """
+
+    features = 3 * BLOCK * (BLOCK // 2 + 1)
+    window: Tensor
+    colours: Tensor
+
+    def __init__(self, scale: float = 1.0) -> None:
+        super().__init__()
+        self.scale = scale
+        hann = torch.hann_window(BLOCK)
+        self.register_buffer("window", torch.outer(hann, hann), persistent=False)
+        colours = torch.tensor([[0.299, 0.587, 0.114], [-0.5, 0.0, 0.5], [-0.25, 0.5, -0.25]])
+        self.register_buffer("colours", colours, persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        step = BLOCK // 2
+        with torch.autocast(images.device.type, enabled=False):  # powers span many magnitudes
+            planes = torch.einsum("kc,bchw->bkhw", self.colours, images.float() * self.scale)
+            blocks = planes.unfold(2, BLOCK, step).unfold(3, BLOCK, step)
+            blocks = (blocks - blocks.mean(dim=(-2, -1), keepdim=True)) * self.window
+            power = torch.fft.rfft2(blocks).abs().square()  # (B, 3, h, w, 32, 17)
+            return (power + 1e-3).log().permute(0, 2, 3, 1, 4, 5).flatten(3)
+
 
 class SpectrumStem(nn.Module):
     """Tokens for a small training set: the spectra of blocks instead of raw pixels.
 
-    images (B, 3, H, W) -> (B, width, H / 16 - 1, W / 16 - 1). Blocks of 32 x 32 pixels, half
-    overlapping and under a Hann window, of luminance and two colour differences -> the logarithm
-    of their power spectra, standardised, and a linear layer. Upsampling leaves its trace in the
-    spectrum (Frank et al., "Leveraging frequency analysis for deep fake image recognition", ICML
-    2020), where patches of raw pixels take many more pictures to find it.
+    images (B, 3, H, W) -> (B, width, H / 16 - 1, W / 16 - 1): `Spectra`, standardised, and a linear
+    layer. Upsampling leaves its trace in the spectrum (Frank et al., "Leveraging frequency analysis
+    for deep fake image recognition", ICML 2020), where patches of raw pixels take many more
+    pictures to find it.
     """
 
-    BLOCK = 32
-    window: Tensor
-    colours: Tensor
-
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, scale: float = 1.0) -> None:
         super().__init__()
-        side = self.BLOCK
-        hann = torch.hann_window(side)
-        self.register_buffer("window", torch.outer(hann, hann), persistent=False)
-        colours = torch.tensor([[0.299, 0.587, 0.114], [-0.5, 0.0, 0.5], [-0.25, 0.5, -0.25]])
-        self.register_buffer("colours", colours, persistent=False)
-        self.standard = nn.BatchNorm1d(3 * side * (side // 2 + 1), affine=False)
-        self.tokens = nn.Linear(self.standard.num_features, width)
+        self.spectra = Spectra(scale)
+        self.standard = nn.BatchNorm1d(Spectra.features, affine=False)
+        self.tokens = nn.Linear(Spectra.features, width)
 
     def forward(self, images: Tensor) -> Tensor:
-        side = self.BLOCK
-        with torch.autocast(images.device.type, enabled=False):  # powers span many magnitudes
-            planes = torch.einsum("kc,bchw->bkhw", self.colours, images.float())
-            blocks = planes.unfold(2, side, side // 2).unfold(3, side, side // 2)
-            blocks = (blocks - blocks.mean(dim=(-2, -1), keepdim=True)) * self.window
-            power = torch.fft.rfft2(blocks).abs().square()  # (B, 3, h, w, 32, 17)
-            spectra = (power + 1e-3).log().permute(0, 2, 3, 1, 4, 5).flatten(3)
+        return self.learned(self.spectra(images))
+
+    def learned(self, spectra: Tensor) -> Tensor:
+        """What `Spectra` gave -> tokens (B, width, H / 16 - 1, W / 16 - 1)."""
         flat = self.standard(spectra.flatten(0, 2)).view_as(spectra)
         return self.tokens(flat).permute(0, 3, 1, 2)
 
@@ -133,6 +159,41 @@ class TraceStem(nn.Module):
         self.load_state_dict(own | encoder)
 
 
+class TraceSpectrumStem(nn.Module):
+    """Tokens of both: those of a `TraceStem`, then those of a `SpectrumStem`.
+
+    images (B, 3, H, W) in [-1, 1], H and W multiples of 16 -> tokens (B, width, N), N = h w of the
+    traces and (h - 1) (w - 1) of the spectra, for h = H / 16 and w = W / 16, and the traces'
+    summary (B, width). The spectrum of an enlargement outlives a compression that wipes out
+    traces; a good decoder leaves hardly any in the spectrum, and traces know it.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.traces, self.spectra = TraceStem(width), SpectrumStem(width, NATIVE_SCALE)
+
+    def freeze(self) -> None:
+        """See `TraceStem.freeze`; the spectra's layer goes on learning."""
+        self.traces.freeze()
+
+    def copy_encoder(self, localizer: nn.Module, source: str) -> None:
+        """See `TraceStem.copy_encoder`."""
+        self.traces.copy_encoder(localizer, source)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        return self.learned(*self.fixed(images))
+
+    def fixed(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What no training changes: `TraceStem.fixed`, and `Spectra`."""
+        return *self.traces.fixed(images), self.spectra.spectra(images)
+
+    def learned(self, planes: Tensor, grid: Tensor, spectra: Tensor) -> tuple[Tensor, Tensor]:
+        """What `fixed` gave -> tokens (B, width, N) and summary (B, width)."""
+        traces, summary = self.traces.learned(planes, grid)
+        tokens = [traces.flatten(2), self.spectra.learned(spectra).flatten(2)]
+        return torch.cat(tokens, dim=2), summary
+
+
 def moments(x: Tensor, size: int) -> tuple[Tensor, Tensor]:
     """Means of x and of its square, in float32, over squares of ``size`` positions."""
     x = x.float()
@@ -145,5 +206,5 @@ def spread(mean: Tensor, square: Tensor) -> Tensor:
 
 
 #: How pixels become tokens: "patches" as published, "spectra" by a `SpectrumStem`, "traces" by a
-#: `TraceStem`.
-STEMS = ("patches", "spectra", "traces")
+#: `TraceStem`, "both" by a `TraceSpectrumStem`.
+STEMS = ("patches", "spectra", "traces", "both")

@@ -25,7 +25,7 @@ from ..models.build import build
 from ..models.checkpoint import load_model, save_model
 from ..models.embedder import Embedder
 from ..models.huggingface import load_embedder
-from ..models.stems import TraceStem
+from ..models.stems import TraceSpectrumStem, TraceStem
 from .batches import loader
 from .embedder_config import EmbedderConfig
 from .embedder_data import Material, read_material
@@ -130,10 +130,13 @@ def new_network(config: EmbedderConfig) -> Embedder:
         network = build({"architecture": "embedder", **config.model})  # type: ignore[assignment]
     if config.stem_weights:
         bundled = config.stem_weights == "default"
-        localizer, _ = load_model(BUNDLED if bundled else config.stem_weights)
-        network.patches.copy_encoder(localizer, config.stem_weights)  # type: ignore[operator]
+        source, _ = load_model(BUNDLED if bundled else config.stem_weights)
+        if isinstance(source, Embedder):
+            network.begin_as(source, config.stem_weights)
+        else:
+            network.patches.copy_encoder(source, config.stem_weights)  # type: ignore[operator]
     if config.stem_frozen:
-        if not isinstance(network.patches, TraceStem):
+        if not isinstance(network.patches, (TraceStem, TraceSpectrumStem)):
             raise ForgemapError(f"{config.init}: stem_frozen is for a stem of traces; it has none.")
         network.patches.freeze()
     return network.train()

@@ -80,12 +80,12 @@ class EmbedderConfig:
     init: str = described("", "Embedder's folder whose weights to start from.")
     stem_weights: str = described(
         "",
-        "Localizer's folder (a TraceNet) whose encoder a stem of traces starts as; default = the "
-        "bundled one.",
+        "Localizer's folder (a TraceNet) whose encoder a stem of traces or both starts as, default "
+        "= the bundled one; or an embedder's on traces, as which one on both starts.",
     )
     stem_frozen: bool = described(
         False,
-        "Whether the encoder stays as stem_weights or init brought it; only a stem of traces.",
+        "Whether the encoder stays as stem_weights or init brought it; a stem of traces or both.",
     )
     often: dict[str, int] = described(
         {}, "How often a generator comes in each round of all, where not once, by name (folders)."
@@ -249,9 +249,10 @@ class EmbedderConfig:
                 "augment and graphics process the crops of --objective label; views of the "
                 "contrastive loss have transforms."
             )
-        if self.stem_weights and (self.init or self.model.get("stem") != "traces"):
+        if self.stem_weights and (self.init or self.model.get("stem") not in ("traces", "both")):
             raise ForgemapError(
-                "stem_weights is for a new network with --model '{stem: traces}', without --init."
+                "stem_weights is for a new network with --model '{stem: traces}' or "
+                "'{stem: both}', without --init."
             )
         if self.stem_frozen and not (self.stem_weights or self.init):
             raise ForgemapError("stem_frozen needs stem_weights or init: what is to stay.")
