@@ -13,10 +13,18 @@ from safetensors.torch import load_file, save_file
 from forgemap.errors import ModelError
 from forgemap.models.build import build
 from forgemap.models.checkpoint import load_model, save_model
-from forgemap.models.embedder import AGGREGATIONS, CROPS, Embedder, aggregate, cut
+from forgemap.models.embedder import (
+    AGGREGATIONS,
+    CODE,
+    CROPS,
+    NATIVE_SCALE,
+    Embedder,
+    aggregate,
+    cut,
+)
 from forgemap.models.huggingface import load_embedder
 from forgemap.models.tracenet import TraceNet
-from forgemap.preprocess import NATIVE
+from forgemap.preprocess import NATIVE, Preprocess
 
 from .conftest import picture
 
@@ -360,44 +368,53 @@ def test_the_stem_of_traces_is_saved_loaded_and_refused_by_name(tmp_path: Path) 
 def both(**sizes: int) -> Embedder:
     torch.manual_seed(1)
     sizes = {"width": 24, "layers": 1, "heads": 3, "mlp": 48, "image_size": 64, **sizes}
-    return Embedder(**sizes, stem="both").eval()  # type: ignore[arg-type]
+    return Embedder(**sizes, spectra_layers=2, stem="both").eval()  # type: ignore[arg-type]
 
 
-def test_the_stem_of_both_has_the_tokens_of_traces_and_then_those_of_spectra() -> None:
-    model = both()
-    inputs = images(2, 64).clamp(-1, 1)
-    tokens, summary = model.patches(inputs)
-    known, expected = model.patches.traces(inputs)
-    assert tokens.shape == (2, 24, 4 * 4 + 3 * 3)
-    assert torch.equal(tokens[..., :16].unflatten(2, (4, 4)), known)
-    assert torch.equal(tokens[..., 16:].unflatten(2, (3, 3)), model.patches.spectra(inputs))
-    assert torch.equal(summary, expected)
-    assert model(inputs).shape == (2, 24) and model.preprocess == NATIVE
-
-
-def test_an_embedder_on_both_starts_as_one_on_traces() -> None:
+def test_an_embedder_on_both_says_what_one_on_traces_and_one_on_spectra_say() -> None:
+    """Its embedding is theirs, one after the other; each may bring its weights."""
+    torch.manual_seed(7)
+    sizes = {"width": 24, "heads": 3, "mlp": 48, "image_size": 64}
+    seen = Embedder(**sizes, layers=2, stem="spectra").eval()  # type: ignore[arg-type]
     known, model = traces(), both()
-    before = model.state_dict()["patches.spectra.tokens.weight"].clone()
-    model.begin_as(known, "it")
     inputs = images(2, 64).clamp(-1, 1)
-    tokens, summary = model.patches(inputs)
-    ours, theirs = tokens[..., :16].unflatten(2, (4, 4)), known.patches(inputs)
-    assert torch.equal(ours, theirs[0]) and torch.equal(summary, theirs[1])
-    assert torch.equal(model.positions[:, :17], known.positions)
-    assert torch.equal(model.norm.weight, known.norm.weight)
-    assert torch.equal(model.patches.spectra.tokens.weight, before), "what is new stays its own"
-    for other in (spectra(), traces(width=48), both()):
-        with pytest.raises(ModelError, match="it: an embedder on both starts as one on traces"):
+    model.begin_as(known, "it")
+    assert torch.equal(model(inputs)[:, :24], known(inputs))
+    assert not torch.allclose(model(inputs)[:, 24:], seen(inputs * NATIVE_SCALE), atol=1e-3)
+    model.begin_as(seen, "it")
+    assert torch.equal(model(inputs)[:, :24], known(inputs))
+    assert torch.equal(model(inputs)[:, 24:], seen(inputs * NATIVE_SCALE))
+    assert model(inputs).shape == (2, model.width) == (2, 48) and model.preprocess == NATIVE
+    for other in (spectra(), traces(width=48), both()):  # spectra() has one layer, this one two
+        with pytest.raises(ModelError, match="it: an embedder on both starts as one on traces or"):
             model.begin_as(other, "it")
-    with pytest.raises(ModelError, match="it: an embedder on both starts as one on traces"):
-        traces().begin_as(both(), "it")
+    with pytest.raises(ModelError, match="it: an embedder on both starts as one on traces or"):
+        traces().begin_as(known, "it")
 
 
-def test_the_stem_of_both_is_saved_loaded_and_needs_blocks_of_spectra(tmp_path: Path) -> None:
+def test_pictures_reach_spectra_about_as_imagenets_statistics_have_them() -> None:
+    levels = images(1, 64).clamp(0, 1)
+
+    def normalised(by: Preprocess) -> torch.Tensor:
+        mean, std = (torch.tensor(values).view(3, 1, 1) for values in (by.mean, by.std))
+        return (levels - mean) / std
+
+    native, code = normalised(NATIVE), normalised(CODE)
+    stem = spectra().patches.spectra
+    assert (stem(native * NATIVE_SCALE) - stem(code)).abs().mean() < 0.1
+    assert (stem(native) - stem(code)).abs().mean() > 1
+
+
+def test_an_embedder_on_both_is_saved_loaded_and_needs_blocks_of_spectra(tmp_path: Path) -> None:
     model = both()
-    model.patches.spectra.standard.running_mean += 1.0
+    assert model.spectra is not None
+    model.spectra.patches.standard.running_mean += 1.0
     again, _ = load_embedder(save_model(model, tmp_path / "m"))
     assert torch.equal(again(images(2, 64)), model(images(2, 64)))
     assert again.fingerprint() == model.fingerprint() != both().fingerprint()
+    assert again.embed(picture(80, 90), "five").shape == (5, 48)
     with pytest.raises(ModelError, match="a stem of both takes blocks of 32 pixels"):
         both(image_size=16)
+    with pytest.raises(ModelError, match="0 layers make no network"):
+        Embedder(stem="both", spectra_layers=0)
+    assert "spectra_layers" not in spectra().config, "an argument of those that have both alone"

@@ -35,6 +35,7 @@ from forgemap.data.generated import FolderPairs, Labelled, imbalance, of_split, 
 from forgemap.errors import DataError, ForgemapError
 from forgemap.image import load_image
 from forgemap.models.checkpoint import load_model
+from forgemap.models.embedder import Embedder
 from forgemap.models.huggingface import load_embedder
 from forgemap.train.embedder import (
     BUNDLED,
@@ -466,6 +467,7 @@ def test_a_generator_with_one_picture_is_refused(generated: Path, tmp_path: Path
         ({"model": {"width": 17}}, "no network has these sizes"),
         ({"stem_weights": "default"}, "for a new network with --model '{stem: traces}' or"),
         ({"stem_weights": "nowhere", "model": TRACES}, "nowhere: no such model folder"),
+        ({"spectra_weights": "x", "model": TRACES}, "spectra_weights is for a new network with"),
         ({"stem_frozen": True, "model": TRACES}, "stem_frozen needs stem_weights or init"),
         ({"often": {"midjourney": 2}}, "often: there is no generator midjourney; there are checks"),
         ({"often": {"checks": 0}}, "often: checks must be a whole number of times, at least 1"),
@@ -555,28 +557,39 @@ def test_a_stem_of_traces_starts_as_the_bundled_localizer_and_learns_unless_froz
     assert load_embedder(folder)[1]["training"]["stem_weights"] == "default"
 
 
-def test_an_embedder_on_both_starts_as_a_trained_one_on_traces(
+def test_an_embedder_on_both_starts_as_a_trained_one_of_each(
     generated: Path, tmp_path: Path
 ) -> None:
-    known = train(small(generated, tmp_path / "known", model=TRACES, epochs=1), progress=False)
-    values: dict[str, object] = {"model": TRACES | {"stem": "both"}, "stem_weights": str(known)}
+
+    def begun_with(stem: str) -> Path:
+        config = small(generated, tmp_path / stem, model=TRACES | {"stem": stem}, epochs=1)
+        return train(config, progress=False)
+
+    traces, spectra = begun_with("traces"), begun_with("spectra")
+    values: dict[str, object] = {
+        "model": TRACES | {"stem": "both", "spectra_layers": 1},
+        "stem_weights": str(traces),
+        "spectra_weights": str(spectra),
+    }
     config = small(generated, tmp_path / "run", **values, stem_frozen=True, epochs=1)
-    folder = train(config, progress=False)
-    begun, ended = load_file(known / "model.safetensors"), load_file(folder / "model.safetensors")
+    begun = new_network(config).state_dict()
+    ended = load_file(train(config, progress=False) / "model.safetensors")
+    for source, prefix in ((traces, ""), (spectra, "spectra.")):
+        weights = load_file(source / "model.safetensors")
+        assert all(torch.equal(begun[prefix + name], value) for name, value in weights.items())
     for name in ("down3.0.conv1.0.weight", "stem.1.running_mean"):
-        assert torch.equal(ended[f"patches.traces.{name}"], begun[f"patches.{name}"])
-    assert not torch.equal(ended["patches.traces.tokens.weight"], begun["patches.tokens.weight"])
-    fresh = new_network(config).state_dict()
-    assert torch.equal(fresh["class_token"], begun["class_token"])
-    assert not torch.equal(
-        ended["patches.spectra.tokens.weight"], fresh["patches.spectra.tokens.weight"]
-    )
-    other = small(generated, tmp_path / "other", model=SMALL, epochs=1)
-    wrong = train(other, progress=False)
-    config = small(generated, tmp_path / "no", **values | {"stem_weights": str(wrong)})
-    with pytest.raises(ForgemapError, match="an embedder on both starts as one on traces"):
-        train(config, progress=False)
-    assert not (tmp_path / "no").exists()
+        assert torch.equal(ended[f"patches.{name}"], begun[f"patches.{name}"]), "frozen"
+    for name in ("patches.tokens.weight", "spectra.patches.tokens.weight", "spectra.class_token"):
+        assert not torch.equal(ended[name], begun[name]), "the rest learns"
+
+
+def test_neither_class_token_nor_positions_are_decayed() -> None:
+    network = Embedder(**TRACES | {"stem": "both"})  # type: ignore[arg-type]
+    config = EmbedderConfig.of(data=["x"], weight_decay=0.5)
+    decayed = {id(p) for g in new_optimizer(network, config).param_groups for p in g["params"]
+               if g["weight_decay"]}  # fmt: skip
+    names = {name for name, p in network.named_parameters() if id(p) in decayed}
+    assert names and not [n for n in names if n.endswith(("class_token", "positions", "bias"))]
 
 
 def test_what_a_frozen_stem_keeps_must_be_one_of_traces(generated: Path, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,8 @@ from forgemap.data.contrast import ViewSettings
 from forgemap.data.generated import FolderPairs, Labelled, Pair, read_generated
 from forgemap.data.twins import SAME, ProcessedDataset
 from forgemap.errors import DataError, ForgemapError
-from forgemap.train.embedder import train
+from forgemap.synth.benign import sometimes
+from forgemap.train.embedder import EmbedderConfig, train
 from forgemap.train.embedder_data import read_material
 from forgemap.train.losses import label_loss
 
@@ -104,15 +106,35 @@ def test_processing_changes_crops_and_none_leaves_them(generated: Path) -> None:
     pictures = [p for p in read_generated(generated) if p.split == "train"]
     pairs = FolderPairs(pictures, seed=1, twins=True)
 
-    def levels(**settings: float) -> list[int]:
+    def levels(**settings: object) -> list[int]:
         views = ViewSettings(side=48, encodings="none", **settings)  # type: ignore[arg-type]
         crops = (ProcessedDataset(pairs, views, 3)[n].real for n in range(12))
         return [int((crop.float() - crop.float().mean()).abs().sum()) for crop in crops]
 
     plain, processed = levels(), levels(augment=1.0)
     assert sum(a != b for a, b in zip(plain, processed, strict=True)) > 6
+    honest = levels(honest=partial(sometimes, share=1.0))
+    assert sum(a != b for a, b in zip(plain, honest, strict=True)) > 6
     drawn = levels(graphics=1.0)
     assert sum(a != b for a, b in zip(plain, drawn, strict=True)) > 6
+
+
+def test_a_share_of_the_pictures_goes_through_one_honest_processing_twins_alike() -> None:
+    pixels = picture(64, 64)
+    changed = [
+        not np.array_equal(sometimes(pixels, np.random.default_rng(i), 0.4), pixels)
+        for i in range(200)
+    ]
+    assert 0.2 < np.mean(changed) < 0.45, "a few kinds leave a picture as it is"
+    twin = 255 - pixels
+    for i in range(30):
+        before, after = np.random.default_rng(i), np.random.default_rng(i)
+        a, b = sometimes(pixels, before, 1.0), sometimes(twin, after, 1.0)
+        assert a.shape == b.shape
+        assert before.random() == after.random(), "draws do not depend on what is shown"
+    settings = EmbedderConfig.of(data=["x"], **LABEL, benign=0.4).views(32, ())
+    assert settings.honest is not None
+    assert EmbedderConfig.of(data=["x"], **LABEL).views(32, ()).honest is None
 
 
 def test_a_real_picture_without_its_twin_is_named(tmp_path: Path) -> None:
@@ -130,11 +152,15 @@ def test_a_real_picture_without_its_twin_is_named(tmp_path: Path) -> None:
     ("changes", "sentence"),
     [
         ({"objective": "regression"}, "unknown objective 'regression'; valid: contrast, label"),
-        ({"objective": "contrast"}, "augment and graphics process the crops of --objective label"),
+        (
+            {"objective": "contrast"},
+            "augment, graphics and benign process the crops of --objective label",
+        ),
         ({"native": True}, "native is for --objective contrast"),
         ({"window": 0}, "window is for --objective contrast"),
         ({"measure": "loss"}, "unknown measure 'loss'; valid: balanced, auc"),
         ({"augment": 1.5}, "augment is 1.5; it must be between 0 and 1"),
+        ({"benign": -0.1}, "benign is -0.1; it must be between 0 and 1"),
     ],
 )
 def test_an_impossible_setting_is_one_sentence(

@@ -53,6 +53,9 @@ class ViewSettings:
     """Strength of the processing of a labelled crop, 0 to 1 (see `twins.processed`)."""
     graphics: float = 0.0
     """Share of the labelled crops over which logos, captions or boxes are drawn."""
+    honest: Callable[[Pixels, Rng], Pixels] | None = None
+    """What a labelled crop's picture goes through first, such as honest processing; None: nothing.
+    A function of the draws and the picture's size alone, so that twins are treated alike."""
     qualities: tuple[int, ...] = ()
     """JPEG qualities to draw from (see `jpeg_qualities`); none: nothing is encoded."""
 

@@ -20,7 +20,9 @@ SAME = 0.7
 
 def processed(pixels: Pixels, settings: ViewSettings, rng: Rng) -> Pixels:
     """A crop (side, side, 3) uint8, processed as the localizer's training crops are: resampling,
-    light, graphics, re-encoding (see `augment.augment`)."""
+    light, graphics, re-encoding (see `augment.augment`), after `settings.honest`."""
+    if settings.honest:
+        pixels = settings.honest(pixels, rng)
     nothing = np.zeros(pixels.shape[:2], np.uint8)
     return augment(
         pixels, nothing, rng, settings.side, settings.augment, graphics=settings.graphics

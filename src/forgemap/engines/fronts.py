@@ -16,10 +16,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..models.embedder import Embedder
+from ..models.embedder import NATIVE_SCALE, Embedder
 from ..models.grid import GridTraces
 from ..models.output import LocalizerOutput
-from ..models.stems import NATIVE_SCALE, Spectra, TraceSpectrumStem, TraceStem
+from ..models.stems import Spectra, TraceStem
 from ..models.tracenet import Residuals, TraceNet
 
 Arrays = list[np.ndarray]
@@ -96,10 +96,10 @@ class Traces:
 
 
 class TraceEmbeddings(Traces):
-    """An embedder with a stem of traces: the graph begins where the stem's learned layers do.
+    """An embedder on traces: the graph begins where the stem's learned layers do.
 
     Args:
-        spectra: whether the stem is one of both, whose spectra are the graph's third input.
+        spectra: whether there is one on spectra beside it; they are the graph's third input.
     """
 
     outputs = ("embeddings",)  # type: ignore[assignment]
@@ -107,13 +107,15 @@ class TraceEmbeddings(Traces):
 
     def __init__(self, spectra: bool) -> None:
         super().__init__(colours=True)
-        self.spectra = Spectra(NATIVE_SCALE) if spectra else None
+        self.spectra = Spectra() if spectra else None
         if spectra:
             self.inputs = ("planes", "grid", "spectra")  # type: ignore[assignment]
 
     def before(self, images: Tensor) -> list[Tensor]:
         """As `Traces.before`, and (B, h, w, 1632) where there are spectra."""
-        return super().before(images) + ([self.spectra(images)] if self.spectra else [])
+        return super().before(images) + (
+            [self.spectra(images * NATIVE_SCALE)] if self.spectra else []
+        )
 
     def after(self, outputs: Arrays, images: Tensor) -> Tensor:  # type: ignore[override]
         return torch.from_numpy(outputs[0])
@@ -122,13 +124,16 @@ class TraceEmbeddings(Traces):
 class TraceEmbeddingsCore(nn.Module):
     """The learned layers of such an embedder, of inputs as `TraceEmbeddings.before` makes them."""
 
-    def __init__(self, model: Embedder, stem: TraceStem | TraceSpectrumStem) -> None:
+    def __init__(self, model: Embedder, stem: TraceStem) -> None:
         super().__init__()
         self.model, self.stem = model, stem
 
     def forward(self, planes: Tensor, grid: Tensor, spectra: Tensor | None = None) -> Tensor:
-        fixed = (planes, grid) if spectra is None else (planes, grid, spectra)
-        return self.model.of_tokens(*self.stem.learned(*fixed))
+        vectors = self.model.of_tokens(*self.stem.learned(planes, grid))
+        beside = self.model.spectra
+        if beside is None:
+            return vectors
+        return torch.cat([vectors, beside.of_tokens(beside.patches.learned(spectra))], dim=1)  # type: ignore[operator]
 
 
 class TraceCore(nn.Module):
@@ -194,8 +199,7 @@ def cut(model: nn.Module) -> Cut:
     """How a torch model of `forgemap.models`, in eval mode, is exported."""
     front = front_of(traits_of(model))
     if isinstance(front, TraceEmbeddings):
-        assert isinstance(model, Embedder)
-        assert isinstance(model.patches, (TraceStem, TraceSpectrumStem))
+        assert isinstance(model, Embedder) and isinstance(model.patches, TraceStem)
         return Cut(front, TraceEmbeddingsCore(model, model.patches))
     if isinstance(front, Traces):
         assert isinstance(model, TraceNet)

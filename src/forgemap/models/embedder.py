@@ -19,10 +19,13 @@ from torch import Tensor, nn
 
 from ..errors import ModelError
 from ..preprocess import NATIVE, Preprocess
-from .stems import BLOCK, STEMS, SpectrumStem, TraceSpectrumStem, TraceStem
+from .stems import BLOCK, STEMS, SpectrumStem, TraceStem
 
 #: As published: native resolution (pictures are cropped, never resized), ImageNet's mean and std.
 CODE = Preprocess(size=None, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+
+NATIVE_SCALE = 2.2
+"""Brings images in [-1, 1] to about the spread that ImageNet's statistics give them."""
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": nn.functional.gelu,
@@ -36,6 +39,10 @@ class Embedder(nn.Module):
 
     images (B, 3, image_size, image_size), normalised -> embeddings (B, width).
 
+    With the stem "both" there are two, one on traces and one on spectra, and the embedding is what
+    each says of the picture, (B, 2 width). The spectrum of an enlargement outlives a compression
+    that wipes out traces; a good decoder leaves hardly any in the spectrum, and traces know it.
+
     Args:
         width: channels of a token, and length of the embedding.
         layers: transformer blocks.
@@ -48,6 +55,7 @@ class Embedder(nn.Module):
         dropout: share of values that is dropped in training.
         stem: one of `STEMS`; all but "patches" need patches of 16 pixels, and "spectra" and "both"
             an image_size of at least 32.
+        spectra_layers: transformer blocks on spectra, where the stem is "both".
 
     The defaults are the published network's (5.5 M weights).
     """
@@ -66,6 +74,7 @@ class Embedder(nn.Module):
         eps: float = 1e-6,
         dropout: float = 0.0,
         stem: str = "patches",
+        spectra_layers: int = 4,
     ) -> None:
         super().__init__()
         if activation not in ACTIVATIONS:
@@ -83,25 +92,26 @@ class Embedder(nn.Module):
             raise ModelError(
                 f"the stem of traces makes tokens of 16 x 16 pixels: patch must be 16, not {patch}."
             )
-        if layers < 1:
-            raise ModelError(f"{layers} layers make no network; give at least 1.")
+        if min(layers, spectra_layers) < 1:
+            raise ModelError(
+                f"{min(layers, spectra_layers)} layers make no network; give at least 1."
+            )
         config = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
+        if stem != "both":
+            del config["spectra_layers"]
         self.config: dict[str, Any] = {"architecture": "embedder", **config}
         self.preprocess = NATIVE if stem in ("traces", "both") else CODE
-        self.width, self.image_size = width, image_size
+        self.width, self.image_size = width * (2 if stem == "both" else 1), image_size
         self.patches: nn.Module
         side = image_size // patch
-        tokens = side**2
         if stem == "patches":
             self.patches = nn.Conv2d(3, width, patch, stride=patch)
-        elif stem == "traces":
-            self.patches = TraceStem(width)
         elif stem == "spectra":
-            self.patches, tokens = SpectrumStem(width), (side - 1) ** 2
+            self.patches, side = SpectrumStem(width), side - 1
         else:
-            self.patches, tokens = TraceSpectrumStem(width), side**2 + (side - 1) ** 2
+            self.patches = TraceStem(width)
         self.class_token = nn.Parameter(torch.zeros(1, 1, width))
-        self.positions = nn.Parameter(torch.zeros(1, tokens + 1, width))
+        self.positions = nn.Parameter(torch.zeros(1, side**2 + 1, width))
         block = nn.TransformerEncoderLayer(
             width,
             heads,
@@ -115,6 +125,10 @@ class Embedder(nn.Module):
         self.blocks = nn.ModuleList(copy.deepcopy(block) for _ in range(layers))
         self.norm = nn.LayerNorm(width, eps)
         self._initialise()
+        self.spectra: Embedder | None = None
+        if stem == "both":
+            sizes = config | {"layers": spectra_layers, "stem": "spectra"}
+            self.spectra = Embedder(**sizes)
 
     def _initialise(self) -> None:
         """As ViTs are trained from scratch: N(0, 0.02), cut off at two sigma; biases 0."""
@@ -134,13 +148,16 @@ class Embedder(nn.Module):
         return list(self.blocks)[:-1]
 
     def forward(self, images: Tensor) -> Tensor:
-        """images (B, 3, image_size, image_size) -> embeddings (B, width)."""
+        """images (B, 3, image_size, image_size) -> embeddings (B, width), or (B, 2 width)."""
         found = self.patches(images)
-        return self.of_tokens(*(found if isinstance(found, tuple) else (found,)))
+        vectors = self.of_tokens(*(found if isinstance(found, tuple) else (found,)))
+        if self.spectra is None:
+            return vectors
+        return torch.cat([vectors, self.spectra(images * NATIVE_SCALE)], dim=1)
 
     def of_tokens(self, patches: Tensor, summary: Tensor | None = None) -> Tensor:
-        """What the stem gave, tokens (B, width, h, w) or (B, width, N) and what a stem of traces
-        adds to the class token (B, width) -> embeddings (B, width)."""
+        """What the stem gave, tokens (B, width, h, w) and what a stem of traces adds to the class
+        token (B, width) -> embeddings (B, width)."""
         patches = patches.flatten(2).transpose(1, 2)
         first = self.class_token.expand(patches.shape[0], -1, -1)
         if summary is not None:
@@ -153,26 +170,24 @@ class Embedder(nn.Module):
         return self.norm(_class_token(last, tokens))
 
     def begin_as(self, other: Embedder, source: str) -> None:
-        """Take over every weight of an embedder on traces, for one whose stem is "both".
-
-        What is new, the spectra's layer and positions, stays as it is.
+        """Of an embedder on both: take over the weights of one on traces, or of one on spectra.
 
         Args:
-            other: an embedder whose stem is "traces", of the same sizes.
+            other: an embedder whose stem is "traces" or "spectra", of the same sizes.
             source: what to call it in an error.
 
         Raises:
             ModelError: another stem, or other sizes.
         """
-        if self.config | {"stem": "traces"} != other.config:
+        traces = {k: v for k, v in self.config.items() if k != "spectra_layers"}
+        if self.spectra and other.config == traces | {"stem": "traces"}:
+            self.load_state_dict(self.state_dict() | other.state_dict())
+        elif self.spectra and other.config == self.spectra.config:
+            self.spectra.load_state_dict(other.state_dict())
+        else:
             raise ModelError(
-                f"{source}: an embedder on both starts as one on traces of the same sizes."
+                f"{source}: an embedder on both starts as one on traces or spectra, of its sizes."
             )
-        own, theirs = self.state_dict(), other.state_dict()
-        positions = theirs.pop("positions")
-        own["positions"][:, : positions.shape[1]] = positions
-        moved = {n.replace("patches.", "patches.traces.", 1): v for n, v in theirs.items()}
-        self.load_state_dict(own | moved)
 
     def fingerprint(self) -> str:
         """SHA-256 (hex) of what its embeddings depend on: sizes, preprocessing and weights.

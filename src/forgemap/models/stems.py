@@ -1,4 +1,4 @@
-"""stems.py: how an embedder's pixels become tokens: by spectra, TraceNet's encoder, or both."""
+"""stems.py: how an embedder's pixels become tokens: by their spectra, or by TraceNet's encoder."""
 
 from __future__ import annotations
 
@@ -13,9 +13,6 @@ from .tracenet import TraceNet
 
 BLOCK = 32
 """Side of a block whose spectrum is looked at, in pixels; blocks overlap by half."""
-NATIVE_SCALE = 2.0
-"""Brings images in [-1, 1] to about the spread that ImageNet's statistics give them. The floor
-under the logarithm then lies below what rounding to 8 bits adds; without it, above."""
 
 
 class Spectra(nn.Module):
@@ -23,18 +20,14 @@ class Spectra(nn.Module):
 
     images (B, 3, H, W) -> (B, H / 16 - 1, W / 16 - 1, 1632): of blocks of 32 x 32 pixels, half
     overlapping and under a Hann window, of luminance and two colour differences.
-
-    Args:
-        scale: what the images are multiplied by.
     """
 
     features = 3 * BLOCK * (BLOCK // 2 + 1)
     window: Tensor
     colours: Tensor
 
-    def __init__(self, scale: float = 1.0) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.scale = scale
         hann = torch.hann_window(BLOCK)
         self.register_buffer("window", torch.outer(hann, hann), persistent=False)
         colours = torch.tensor([[0.299, 0.587, 0.114], [-0.5, 0.0, 0.5], [-0.25, 0.5, -0.25]])
@@ -43,7 +36,7 @@ class Spectra(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         step = BLOCK // 2
         with torch.autocast(images.device.type, enabled=False):  # powers span many magnitudes
-            planes = torch.einsum("kc,bchw->bkhw", self.colours, images.float() * self.scale)
+            planes = torch.einsum("kc,bchw->bkhw", self.colours, images.float())
             blocks = planes.unfold(2, BLOCK, step).unfold(3, BLOCK, step)
             blocks = (blocks - blocks.mean(dim=(-2, -1), keepdim=True)) * self.window
             power = torch.fft.rfft2(blocks).abs().square()  # (B, 3, h, w, 32, 17)
@@ -59,9 +52,9 @@ class SpectrumStem(nn.Module):
     pictures to find it.
     """
 
-    def __init__(self, width: int, scale: float = 1.0) -> None:
+    def __init__(self, width: int) -> None:
         super().__init__()
-        self.spectra = Spectra(scale)
+        self.spectra = Spectra()
         self.standard = nn.BatchNorm1d(Spectra.features, affine=False)
         self.tokens = nn.Linear(Spectra.features, width)
 
@@ -159,41 +152,6 @@ class TraceStem(nn.Module):
         self.load_state_dict(own | encoder)
 
 
-class TraceSpectrumStem(nn.Module):
-    """Tokens of both: those of a `TraceStem`, then those of a `SpectrumStem`.
-
-    images (B, 3, H, W) in [-1, 1], H and W multiples of 16 -> tokens (B, width, N), N = h w of the
-    traces and (h - 1) (w - 1) of the spectra, for h = H / 16 and w = W / 16, and the traces'
-    summary (B, width). The spectrum of an enlargement outlives a compression that wipes out
-    traces; a good decoder leaves hardly any in the spectrum, and traces know it.
-    """
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.traces, self.spectra = TraceStem(width), SpectrumStem(width, NATIVE_SCALE)
-
-    def freeze(self) -> None:
-        """See `TraceStem.freeze`; the spectra's layer goes on learning."""
-        self.traces.freeze()
-
-    def copy_encoder(self, localizer: nn.Module, source: str) -> None:
-        """See `TraceStem.copy_encoder`."""
-        self.traces.copy_encoder(localizer, source)
-
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        return self.learned(*self.fixed(images))
-
-    def fixed(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """What no training changes: `TraceStem.fixed`, and `Spectra`."""
-        return *self.traces.fixed(images), self.spectra.spectra(images)
-
-    def learned(self, planes: Tensor, grid: Tensor, spectra: Tensor) -> tuple[Tensor, Tensor]:
-        """What `fixed` gave -> tokens (B, width, N) and summary (B, width)."""
-        traces, summary = self.traces.learned(planes, grid)
-        tokens = [traces.flatten(2), self.spectra.learned(spectra).flatten(2)]
-        return torch.cat(tokens, dim=2), summary
-
-
 def moments(x: Tensor, size: int) -> tuple[Tensor, Tensor]:
     """Means of x and of its square, in float32, over squares of ``size`` positions."""
     x = x.float()
@@ -206,5 +164,5 @@ def spread(mean: Tensor, square: Tensor) -> Tensor:
 
 
 #: How pixels become tokens: "patches" as published, "spectra" by a `SpectrumStem`, "traces" by a
-#: `TraceStem`, "both" by a `TraceSpectrumStem`.
+#: `TraceStem`; "both": an embedder on traces with one on spectra beside it.
 STEMS = ("patches", "spectra", "traces", "both")

@@ -85,6 +85,12 @@ def process(name: str, pixels: Pixels, rng: Rng, mask: Mask | None = None) -> Pr
     return done._replace(pixels=np.ascontiguousarray(done.pixels))
 
 
+def sometimes(pixels: Pixels, rng: Rng, share: float) -> Pixels:
+    """The picture after one processing, each kind alike, with probability `share`; else as is."""
+    hit, name = rng.random() < share, str(rng.choice(list(BENIGN)))
+    return process(name, pixels, rng).pixels if hit else pixels
+
+
 def choose(names: Sequence[str] | None) -> tuple[str, ...]:
     """The names as given, or all of BENIGN; DataError for an unknown or repeated one."""
     if names is None:

@@ -25,7 +25,7 @@ from ..models.build import build
 from ..models.checkpoint import load_model, save_model
 from ..models.embedder import Embedder
 from ..models.huggingface import load_embedder
-from ..models.stems import TraceSpectrumStem, TraceStem
+from ..models.stems import TraceStem
 from .batches import loader
 from .embedder_config import EmbedderConfig
 from .embedder_data import Material, read_material
@@ -135,8 +135,10 @@ def new_network(config: EmbedderConfig) -> Embedder:
             network.begin_as(source, config.stem_weights)
         else:
             network.patches.copy_encoder(source, config.stem_weights)  # type: ignore[operator]
+    if config.spectra_weights:
+        network.begin_as(load_embedder(config.spectra_weights)[0], config.spectra_weights)
     if config.stem_frozen:
-        if not isinstance(network.patches, (TraceStem, TraceSpectrumStem)):
+        if not isinstance(network.patches, TraceStem):
             raise ForgemapError(f"{config.init}: stem_frozen is for a stem of traces; it has none.")
         network.patches.freeze()
     return network.train()
@@ -146,7 +148,7 @@ def new_optimizer(network: nn.Module, config: EmbedderConfig) -> torch.optim.Ada
     """AdamW; biases, norms, the class token and positions are not decayed (as published)."""
     parameters = {name: p for name, p in network.named_parameters() if p.requires_grad}
     plain = {"class_token", "positions"}
-    plain |= {name for name, p in parameters.items() if p.ndim < 2}
+    plain = {name for name, p in parameters.items() if p.ndim < 2 or name.split(".")[-1] in plain}
     groups: list[dict[str, Any]] = [
         {"params": [p for n, p in parameters.items() if n not in plain]},
         {"params": [p for n, p in parameters.items() if n in plain], "weight_decay": 0.0},

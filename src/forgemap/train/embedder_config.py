@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 from ..classifiers import KINDS
@@ -83,6 +84,9 @@ class EmbedderConfig:
         "Localizer's folder (a TraceNet) whose encoder a stem of traces or both starts as, default "
         "= the bundled one; or an embedder's on traces, as which one on both starts.",
     )
+    spectra_weights: str = described(
+        "", "Embedder's folder on spectra, as which the part on spectra of one on both starts."
+    )
     stem_frozen: bool = described(
         False,
         "Whether the encoder stays as stem_weights or init brought it; a stem of traces or both.",
@@ -112,6 +116,10 @@ class EmbedderConfig:
     )
     graphics: float = described(
         0.0, "Share of crops under logos, captions or boxes, for the objective label."
+    )
+    benign: float = described(
+        0.0,
+        "Share of crops after one honest processing (see synth --benign), for the objective label.",
     )
     twins: bool = described(
         False,
@@ -209,6 +217,7 @@ class EmbedderConfig:
             "local_area": area(self.local_area),
             "augment": (0 <= self.augment <= 1, "between 0 and 1"),
             "graphics": (0 <= self.graphics <= 1, "between 0 and 1"),
+            "benign": (0 <= self.benign <= 1, "between 0 and 1"),
             "temperature": (self.temperature > 0, "above 0"),
             "devices": (self.devices >= 1, "at least 1"),
             "nodes": (self.nodes >= 1, "at least 1"),
@@ -242,17 +251,21 @@ class EmbedderConfig:
         if self.objective == "label" and idle:
             raise ForgemapError(
                 f"{idle[0]} is for --objective contrast; label takes one crop of each picture, "
-                "processed by augment and graphics."
+                "processed by benign, augment and graphics."
             )
-        if self.objective == "contrast" and (self.augment or self.graphics):
+        if self.objective == "contrast" and (self.augment or self.graphics or self.benign):
             raise ForgemapError(
-                "augment and graphics process the crops of --objective label; views of the "
+                "augment, graphics and benign process the crops of --objective label; views of the "
                 "contrastive loss have transforms."
             )
         if self.stem_weights and (self.init or self.model.get("stem") not in ("traces", "both")):
             raise ForgemapError(
                 "stem_weights is for a new network with --model '{stem: traces}' or "
                 "'{stem: both}', without --init."
+            )
+        if self.spectra_weights and (self.init or self.model.get("stem") != "both"):
+            raise ForgemapError(
+                "spectra_weights is for a new network with --model '{stem: both}', without --init."
             )
         if self.stem_frozen and not (self.stem_weights or self.init):
             raise ForgemapError("stem_frozen needs stem_weights or init: what is to stay.")
@@ -263,6 +276,8 @@ class EmbedderConfig:
 
     def views(self, side: int, qualities: tuple[int, ...]) -> ViewSettings:
         """How pictures become views of ``side`` pixels."""
+        from ..synth.benign import sometimes
+
         return ViewSettings(
             side=side,
             transforms=self.transforms,
@@ -274,6 +289,7 @@ class EmbedderConfig:
             encodings=self.encodings,
             augment=self.augment,
             graphics=self.graphics,
+            honest=partial(sometimes, share=self.benign) if self.benign else None,
             qualities=qualities,
         )
 
