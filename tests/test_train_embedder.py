@@ -573,7 +573,10 @@ def test_an_embedder_on_both_starts_as_a_trained_one_of_each(
     }
     config = small(generated, tmp_path / "run", **values, stem_frozen=True, epochs=1)
     begun = new_network(config).state_dict()
-    ended = load_file(train(config, progress=False) / "model.safetensors")
+    folder = train(config, progress=False)
+    ended = load_file(folder / "model.safetensors")
+    training = load_embedder(folder)[1]["training"]
+    assert training["stem_weights"] == training["spectra_weights"] == "model", "no machine's folder"
     for source, prefix in ((traces, ""), (spectra, "spectra.")):
         weights = load_file(source / "model.safetensors")
         assert all(torch.equal(begun[prefix + name], value) for name, value in weights.items())

@@ -126,7 +126,7 @@ class RunFolder:
         """The configuration as the model folder records it (without this machine's folders)."""
         values = {f.name: getattr(config, f.name) for f in fields(config)}
         values["data"] = [Path(d).name for d in values["data"]]
-        for name in ("init", "stem_weights"):
+        for name in ("init", "stem_weights", "spectra_weights"):
             if values.get(name):
                 values[name] = Path(values[name]).name
         own = ("out", "cache", "cache_limit")
