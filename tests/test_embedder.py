@@ -378,18 +378,20 @@ def test_an_embedder_on_both_says_what_one_on_traces_and_one_on_spectra_say() ->
     seen = Embedder(**sizes, layers=2, stem="spectra").eval()  # type: ignore[arg-type]
     known, model = traces(), both()
     inputs = images(2, 64).clamp(-1, 1)
-    model.begin_as(known, "it")
+    model.begin_as("traces", known, "it")
     assert torch.equal(model(inputs)[:, :24], known(inputs))
     assert not torch.allclose(model(inputs)[:, 24:], seen(inputs * NATIVE_SCALE), atol=1e-3)
-    model.begin_as(seen, "it")
+    model.begin_as("spectra", seen, "it")
     assert torch.equal(model(inputs)[:, :24], known(inputs))
     assert torch.equal(model(inputs)[:, 24:], seen(inputs * NATIVE_SCALE))
     assert model(inputs).shape == (2, model.width) == (2, 48) and model.preprocess == NATIVE
-    for other in (spectra(), traces(width=48), both()):  # spectra() has one layer, this one two
-        with pytest.raises(ModelError, match="it: an embedder on both starts as one on traces or"):
-            model.begin_as(other, "it")
-    with pytest.raises(ModelError, match="it: an embedder on both starts as one on traces or"):
-        traces().begin_as(known, "it")
+    # spectra() has one layer, this one two.
+    wrong = [("spectra", spectra()), ("traces", traces(width=48)), ("traces", both())]
+    for part, other in [*wrong, ("traces", seen), ("spectra", known)]:
+        with pytest.raises(ModelError, match=f"it: as the part on {part} of an embedder on both"):
+            model.begin_as(part, other, "it")
+    with pytest.raises(ModelError, match="it: as the part on traces of an embedder on both"):
+        traces().begin_as("traces", known, "it")
 
 
 def test_pictures_reach_spectra_about_as_imagenets_statistics_have_them() -> None:

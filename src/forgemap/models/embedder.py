@@ -169,25 +169,29 @@ class Embedder(nn.Module):
             tokens = block(tokens)
         return self.norm(_class_token(last, tokens))
 
-    def begin_as(self, other: Embedder, source: str) -> None:
-        """Of an embedder on both: take over the weights of one on traces, or of one on spectra.
+    def begin_as(self, stem: str, other: Embedder, source: str) -> None:
+        """Of an embedder on both: its part on "traces" or "spectra" takes over the other's weights.
 
         Args:
-            other: an embedder whose stem is "traces" or "spectra", of the same sizes.
+            stem: which part.
+            other: an embedder of that stem alone, of the part's sizes.
             source: what to call it in an error.
 
         Raises:
-            ModelError: another stem, or other sizes.
+            ModelError: this is no embedder on both; another stem, or other sizes.
         """
-        traces = {k: v for k, v in self.config.items() if k != "spectra_layers"}
-        if self.spectra and other.config == traces | {"stem": "traces"}:
-            self.load_state_dict(self.state_dict() | other.state_dict())
-        elif self.spectra and other.config == self.spectra.config:
+        config = {k: v for k, v in self.config.items() if k != "spectra_layers"}
+        if stem == "spectra" and self.spectra:
+            config = self.spectra.config
+        if self.spectra is None or other.config != config | {"stem": stem}:
+            raise ModelError(
+                f"{source}: as the part on {stem} of an embedder on both can only start an "
+                f"embedder on {stem}, of its sizes."
+            )
+        if stem == "spectra":
             self.spectra.load_state_dict(other.state_dict())
         else:
-            raise ModelError(
-                f"{source}: an embedder on both starts as one on traces or spectra, of its sizes."
-            )
+            self.load_state_dict(self.state_dict() | other.state_dict())
 
     def fingerprint(self) -> str:
         """SHA-256 (hex) of what its embeddings depend on: sizes, preprocessing and weights.

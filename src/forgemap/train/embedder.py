@@ -132,11 +132,12 @@ def new_network(config: EmbedderConfig) -> Embedder:
         bundled = config.stem_weights == "default"
         source, _ = load_model(BUNDLED if bundled else config.stem_weights)
         if isinstance(source, Embedder):
-            network.begin_as(source, config.stem_weights)
+            network.begin_as("traces", source, config.stem_weights)
         else:
             network.patches.copy_encoder(source, config.stem_weights)  # type: ignore[operator]
     if config.spectra_weights:
-        network.begin_as(load_embedder(config.spectra_weights)[0], config.spectra_weights)
+        beside, _ = load_embedder(config.spectra_weights)
+        network.begin_as("spectra", beside, config.spectra_weights)
     if config.stem_frozen:
         if not isinstance(network.patches, TraceStem):
             raise ForgemapError(f"{config.init}: stem_frozen is for a stem of traces; it has none.")
