@@ -9,9 +9,9 @@
 # AUTOENCODER  a folder with a latent-diffusion autoencoder, such as TAEF2: the fifth family
 # OUT          data, runs and results
 #
-# Two free cores: about 45 minutes for the pictures, 25 for each of the three runs that lead to the
-# embedder that ships, 20 for thresholds and figures. "experiment": also six shorter runs, each of
-# which leaves one family out (or none): 80 minutes more.
+# Some three to four hours on two free cores, by its parts (it was not timed as a whole); most of it
+# pictures and the three runs that lead to the embedder that ships. "experiment": also six shorter
+# runs, each of which leaves one family out (or none): more than an hour more.
 set -euo pipefail
 photos=$1 autoencoder=$2 out=$3 part=${4:-}
 forgemap=${FORGEMAP:-.venv/bin/forgemap}

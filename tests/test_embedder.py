@@ -13,15 +13,8 @@ from safetensors.torch import load_file, save_file
 from forgemap.errors import ModelError
 from forgemap.models.build import build
 from forgemap.models.checkpoint import load_model, save_model
-from forgemap.models.embedder import (
-    AGGREGATIONS,
-    CODE,
-    CROPS,
-    NATIVE_SCALE,
-    Embedder,
-    aggregate,
-    cut,
-)
+from forgemap.models.crops import AGGREGATIONS, CROPS, aggregate, cut
+from forgemap.models.embedder import CODE, NATIVE_SCALE, Embedder
 from forgemap.models.huggingface import load_embedder
 from forgemap.models.tracenet import TraceNet
 from forgemap.preprocess import NATIVE, Preprocess

@@ -560,7 +560,6 @@ def test_a_stem_of_traces_starts_as_the_bundled_localizer_and_learns_unless_froz
 def test_an_embedder_on_both_starts_as_a_trained_one_of_each(
     generated: Path, tmp_path: Path
 ) -> None:
-
     def begun_with(stem: str) -> Path:
         config = small(generated, tmp_path / stem, model=TRACES | {"stem": stem}, epochs=1)
         return train(config, progress=False)
@@ -584,13 +583,16 @@ def test_an_embedder_on_both_starts_as_a_trained_one_of_each(
         assert torch.equal(ended[f"patches.{name}"], begun[f"patches.{name}"]), "frozen"
     for name in ("patches.tokens.weight", "spectra.patches.tokens.weight", "spectra.class_token"):
         assert not torch.equal(ended[name], begun[name]), "the rest learns"
+    alone = small(generated, tmp_path / "alone", model=TRACES, stem_weights=str(traces))
+    with pytest.raises(ForgemapError, match="is no TraceNet"):  # one on traces goes on by init
+        new_network(alone)
 
 
 def test_neither_class_token_nor_positions_are_decayed() -> None:
     network = Embedder(**TRACES | {"stem": "both"})  # type: ignore[arg-type]
     config = EmbedderConfig.of(data=["x"], weight_decay=0.5)
-    decayed = {id(p) for g in new_optimizer(network, config).param_groups for p in g["params"]
-               if g["weight_decay"]}  # fmt: skip
+    groups = new_optimizer(network, config).param_groups
+    decayed = {id(p) for group in groups if group["weight_decay"] for p in group["params"]}
     names = {name for name, p in network.named_parameters() if id(p) in decayed}
     assert names and not [n for n in names if n.endswith(("class_token", "positions", "bias"))]
 

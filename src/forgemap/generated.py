@@ -22,7 +22,8 @@ from .classifiers import Classifier, Source
 from .errors import ModelError
 from .image import Image
 from .models.checkpoint import find_folder
-from .models.embedder import AGGREGATIONS, CROPS, Embedder, aggregate, cut
+from .models.crops import AGGREGATIONS, CROPS, aggregate, cut
+from .models.embedder import Embedder
 from .scoring import share_reaching, strict_entries
 
 WEIGHTS = Path(__file__).parent / "weights" / "embedder"

@@ -22,8 +22,8 @@ from .engines.record import Parity
 from .engines.samples import sample_photos
 from .errors import ImageError, ModelError
 from .image import Image, find_images, load_image
+from .models.crops import cut as crop
 from .models.embedder import Embedder
-from .models.embedder import cut as crop
 from .scoring import Decision
 
 CALIBRATION = 32

@@ -18,7 +18,7 @@ from ..classifiers import Classifier
 from ..errors import DataError, ModelError
 from ..generated import GenerationDetector, Rule
 from ..image import load_image
-from ..models.embedder import aggregate, cut
+from ..models.crops import aggregate, cut
 from .calibration import Limits, untouched_photos, worst_quantile, write_entry
 from .calibration_look import honestly, photos_of
 from .embed import Model, embed
@@ -90,7 +90,7 @@ def calibrate_generated(
         processing: names of `synth.benign.BENIGN`; each photo's middle is judged after each of them
             too, where the limit ``processed`` holds.
         seed: of the processing.
-        crops: a key of `models.embedder.CROPS`.
+        crops: a key of `models.crops.CROPS`.
         classifier: which of the folder's classifiers is asked.
         min_side, min_jpeg_quality: below which a picture is inconclusive; see `Rule`.
 

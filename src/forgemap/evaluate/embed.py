@@ -24,7 +24,8 @@ from ..engines import Computed, load_embedder
 from ..errors import DataError, ForgemapError, ModelError
 from ..image import DEFAULT_MAX_PIXELS
 from ..models.checkpoint import CONFIG, find_folder
-from ..models.embedder import CROPS, Embedder
+from ..models.crops import CROPS
+from ..models.embedder import Embedder
 from . import facts as facts_of
 from .embeddings import Embeddings, Row, join_files, read_embeddings, write_rows
 from .robustness import variants
@@ -97,7 +98,7 @@ def embed(
         out: the file. A run that was stopped goes on; a file of the same run is only read.
         recompress, robustness, transforms: more variants of every picture: JPEG qualities, all
             `robustness.GRIDS`, and 0 to 2 of CoDE's transforms.
-        crops: a key of `models.embedder.CROPS`.
+        crops: a key of `models.crops.CROPS`.
         workers: processes that read and decode; 0 = this one.
         batch: pictures at a time.
         max_pixels: larger pictures are not decoded and count as failures.

@@ -24,7 +24,7 @@ from ..classifiers import Classifier
 from ..data.records import split_of
 from ..errors import DataError, ModelError
 from ..image import DEFAULT_MAX_PIXELS
-from ..models.embedder import AGGREGATIONS
+from ..models.crops import AGGREGATIONS
 from . import facts
 from .embed import Model, embed
 from .embeddings import Embeddings, is_embeddings, read_embeddings
@@ -118,7 +118,7 @@ def evaluate(
             it is another matter: that is decided when it is trained.)
         split, limit, recompress, robustness, transforms, crops, seed, workers, batch, max_pixels:
             see `embed.embed`.
-        aggregation: a key of `models.embedder.AGGREGATIONS`: the crops' scores into one.
+        aggregation: a key of `models.crops.AGGREGATIONS`: the crops' scores into one.
         engine, precision: what computes the embedder; see `engines.load`.
 
     Raises:

@@ -12,7 +12,7 @@ from .. import classifiers as kinds
 from ..classifiers import Classifier
 from ..data.generated import REAL
 from ..errors import DataError
-from ..models.embedder import aggregate
+from ..models.crops import aggregate
 from .bootstrap import RESAMPLES, Interval, intervals
 from .embed import Model
 from .embeddings import Embeddings

@@ -23,7 +23,8 @@ from ..data.generated import Labelled, read_generated
 from ..data.transforms import some
 from ..errors import DataError, ForgemapError
 from ..image import load_image
-from ..models.embedder import Embedder, cut
+from ..models.crops import cut
+from ..models.embedder import Embedder
 from ..preprocess import Preprocess
 from .robustness import AS_IS, Variant
 

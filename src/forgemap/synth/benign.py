@@ -86,7 +86,11 @@ def process(name: str, pixels: Pixels, rng: Rng, mask: Mask | None = None) -> Pr
 
 
 def sometimes(pixels: Pixels, rng: Rng, share: float) -> Pixels:
-    """The picture after one processing, each kind alike, with probability `share`; else as is."""
+    """The picture after one processing, each kind alike, with probability `share`; else as is.
+
+    (`draw` has every family alike, so that portrait blur and denoising, which look most like what a
+    generator does, would be rare.)
+    """
     hit, name = rng.random() < share, str(rng.choice(list(BENIGN)))
     return process(name, pixels, rng).pixels if hit else pixels
 

@@ -131,7 +131,7 @@ def new_network(config: EmbedderConfig) -> Embedder:
     if config.stem_weights:
         bundled = config.stem_weights == "default"
         source, _ = load_model(BUNDLED if bundled else config.stem_weights)
-        if isinstance(source, Embedder):
+        if network.spectra and isinstance(source, Embedder):
             network.begin_as("traces", source, config.stem_weights)
         else:
             network.patches.copy_encoder(source, config.stem_weights)  # type: ignore[operator]

@@ -166,17 +166,8 @@ class EmbedderConfig:
 
     # What may differ between a run and its continuation.
     FREE: ClassVar[tuple[str, ...]] = (
-        *(
-            "recipe",
-            "out",
-            "epochs",
-            "workers",
-            "classifiers",
-            "choice",
-            "measure",
-            "fit_on",
-            "held_out",
-        ),
+        *("recipe", "out", "epochs", "workers", "classifiers", "choice", "measure"),
+        *("fit_on", "held_out"),
         *("validate_on", "validate_every", "patience", "checkpoint_every", "strategy"),
     )
 

@@ -18,7 +18,8 @@ from ..data.twins import processed
 from ..errors import ForgemapError
 from ..evaluate.metrics import detection_metrics
 from ..image import load_image
-from ..models.embedder import Embedder, cut
+from ..models.crops import cut
+from ..models.embedder import Embedder
 from .batches import one_thread
 
 BATCH = 64
