@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from forgemap.data.masks import load_mask
 from forgemap.data.records import read_manifest, split_of
 from forgemap.errors import DataError, ForgemapError, ModelError
+from forgemap.image import load_image
 from forgemap.models.build import build
 from forgemap.models.generators import (
     GENERATORS,
@@ -352,6 +353,42 @@ def test_noise_on_latents_changes_half_of_what_is_generated_and_nothing_real(
     assert 0.2 < np.mean(changed) < 0.8, "half of 18"
 
 
+def test_noise_on_weights_makes_another_decoder_for_each_picture_and_changes_nothing_real(
+    camera: Path, tmp_path: Path
+) -> None:
+    made = {}
+    for noise in (0.0, 0.1):
+        out = tmp_path / str(noise)
+        options = {"whole": True, "autoencoder": "shuffle", "crop": 64, "per_photo": 2}
+        records = read_manifest(
+            synthesize(camera, out, weight_noise=noise, progress=False, **options)  # type: ignore[arg-type]
+        )
+        made[noise] = {(r.method, r.image.name): r for r in records}
+    shares = []
+    for key, record in made[0.1].items():
+        share = record.parameters["weight_noise"]
+        assert 0 < share <= 0.1
+        same = record.image.read_bytes() == made[0.0][key].image.read_bytes()
+        assert same == (record.method == "none")
+        if record.method != "none":
+            one, other = (load_image(made[n][key].image).pixels.astype(float) for n in (0.0, 0.1))
+            shares.append((share, np.abs(one - other).mean()))
+    assert np.corrcoef(np.array(shares).T)[0, 1] > 0.5, "more noise, more change"
+
+
+def test_a_shaken_decoder_is_itself_again_afterwards() -> None:
+    network = load_autoencoder("shuffle")
+    latents = torch.randn(1, 32, 4, 4, generator=torch.Generator().manual_seed(0))
+    before = network.decode(latents)
+    for seed in (1, 1, 2):
+        with network.shaken(0.05, np.random.default_rng(seed)):
+            shaken = network.decode(latents)
+        assert torch.equal(network.decode(latents), before)
+        if seed == 1:
+            first = shaken
+    assert not torch.equal(first, before) and not torch.equal(first, shaken)
+
+
 def test_an_interrupted_whole_run_goes_on(camera: Path, tmp_path: Path) -> None:
     options = {"whole": True, "autoencoder": "shuffle,nearest", "progress": False}
     for out in ("one", "two"):
@@ -388,6 +425,10 @@ def test_what_whole_pictures_cannot_be_made_with_is_said(camera: Path, tmp_path:
         run(methods=["blur"])
     with pytest.raises(DataError, match="a share from 0 to 1, not 2"):
         run(latent_noise=2)
+    with pytest.raises(DataError, match="noise on weights is a share from 0 to 1, not -1"):
+        run(weight_noise=-1)
+    with pytest.raises(DataError, match="on the weights is for whole pictures"):
+        synthesize(camera, tmp_path / "out", weight_noise=0.1, progress=False)
     with pytest.raises(DataError, match="for whole pictures: add --whole"):
         synthesize(camera, tmp_path / "out", latent_noise=0.1, progress=False)
     with pytest.raises(DataError, match="called 'nearest' could not be told"):

@@ -46,6 +46,16 @@ def synth(
             "share of their spread, as a generator's are no photograph's.",
         ),
     ] = 0.0,
+    weight_noise: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            max=1,
+            metavar="SHARE",
+            help="With --whole: noise on the decoder's weights, of at most this share of their "
+            "spread, other for each picture: many decoders out of one.",
+        ),
+    ] = 0.0,
     crop: Annotated[
         int | None,
         typer.Option(min=32, help="Edit crops of this side in pixels, not whole photos."),
@@ -99,6 +109,7 @@ def synth(
             inpainter=inpainter,
             whole=whole,
             latent_noise=latent_noise,
+            weight_noise=weight_noise,
             crop=crop,
             vary=vary,
             untouched=untouched,

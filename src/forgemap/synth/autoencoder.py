@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -29,12 +30,18 @@ class Autoencoder:
             (B, C, H / stride, W / stride).
         decoder: latents -> images, clamped here to [0, 1].
         name: what it was loaded from.
+        weights: the decoder's, which `shaken` shakes.
     """
 
     def __init__(
-        self, encoder: Callable[[Tensor], Tensor], decoder: Callable[[Tensor], Tensor], name: str
+        self,
+        encoder: Callable[[Tensor], Tensor],
+        decoder: Callable[[Tensor], Tensor],
+        name: str,
+        weights: Iterable[Tensor] = (),
     ) -> None:
         self._encoder, self._decoder, self.name = encoder, decoder, name
+        self._weights = list(weights)
         with torch.inference_mode():
             self.stride = 64 // encoder(torch.zeros(1, 3, 64, 64)).shape[-1]
 
@@ -54,6 +61,23 @@ class Autoencoder:
     def decode(self, latents: Tensor) -> Tensor:
         """Latents (B, C, h, w) -> images (B, 3, stride h, stride w) in [0, 1]."""
         return self._decoder(latents).clamp(0, 1)
+
+    @contextmanager
+    def shaken(self, share: float, rng: np.random.Generator) -> Iterator[None]:
+        """While it is open the decoder is a neighbour of itself, with traces of its own: each
+        convolution has white noise on its weights, of ``share`` of their spread."""
+        convolutions = [w for w in self._weights if w.ndim == 4]
+        kept = [weight.detach().clone() for weight in convolutions]
+        try:
+            with torch.no_grad():
+                for weight in convolutions:
+                    noise = torch.from_numpy(rng.standard_normal(weight.shape, dtype=np.float32))
+                    weight += share * weight.std() * noise
+            yield
+        finally:
+            with torch.no_grad():
+                for weight, before in zip(convolutions, kept, strict=True):
+                    weight.copy_(before)
 
     def encode_pixels(self, pixels: np.ndarray) -> np.ndarray:
         """(H, W, 3) uint8 -> latents (C, ceil(H / stride), ceil(W / stride)) float32."""
@@ -157,7 +181,7 @@ def _load_own(folder: Path, name: str) -> Autoencoder:
     network: Any = load_generator(folder)
     if network.config["architecture"] not in UPSAMPLING:
         raise ModelError(f"{folder} holds an inpainting network, not an autoencoder.")
-    return Autoencoder(network.encode, network.decode, name)
+    return Autoencoder(network.encode, network.decode, name, network.decoder.parameters())
 
 
 def _load_taef2(folder: Path) -> Autoencoder:
@@ -185,7 +209,7 @@ def _load_taef2(folder: Path) -> Autoencoder:
             if parameter.ndim == 4:  # faster on a CPU
                 parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
         networks.append(network)
-    return Autoencoder(networks[0], networks[1], str(folder))
+    return Autoencoder(networks[0], networks[1], str(folder), networks[1].parameters())
 
 
 def _load_diffusers(source: str) -> Autoencoder:
@@ -219,4 +243,4 @@ def _load_diffusers(source: str) -> Autoencoder:
         images: Tensor = model.decode(latents).sample / 2 + 0.5
         return images
 
-    return Autoencoder(encode, decode, source)
+    return Autoencoder(encode, decode, source, model.decoder.parameters())

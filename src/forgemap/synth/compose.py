@@ -20,7 +20,8 @@ from forgemap.synth.journal import Answer, finish_run, open_journal
 from forgemap.synth.methods import NEED_AUTOENCODER, choose_methods
 from forgemap.synth.pool import Crew, in_processes
 from forgemap.synth.settings import Photo, Settings, Task
-from forgemap.synth.worker import REAL, label_of, run_task, set_up, single_thread
+from forgemap.synth.whole import REAL, label_of
+from forgemap.synth.worker import run_task, set_up, single_thread
 
 EDITS_PER_TASK = 8  # a photo is decoded once per task; an interruption loses at most this much
 
@@ -37,6 +38,7 @@ def synthesize(
     inpainter: str | Path = "",
     whole: bool = False,
     latent_noise: float = 0.0,
+    weight_noise: float = 0.0,
     crop: int | None = None,
     vary: bool = False,
     untouched: bool = False,
@@ -67,6 +69,8 @@ def synthesize(
             default those that ship) gives it back to a folder of the autoencoder's name.
         latent_noise: of half of those, at most so much noise on the latents, as a share of their
             spread (see `regenerate.noisy`); only with `whole`.
+        weight_noise: at most so much noise on the weights of the decoders, as a share of their
+            spread, other for each picture (see `Autoencoder.shaken`); only with `whole`.
         crop: edit crops of at most this many pixels a side, not whole photos.
         vary: process and compress the pictures before and after the edit in varied ways.
         untouched: also write the equally processed pictures without their edits (method "none").
@@ -92,10 +96,11 @@ def synthesize(
         raise DataError("Whole pictures are made by autoencoders alone: leave out --methods.")
     if whole and benign:
         raise DataError("Benign processing goes with edits: leave out --benign or --whole.")
-    if latent_noise and not whole:
-        raise DataError("Noise on the latents is for whole pictures: add --whole.")
-    if not 0 <= latent_noise <= 1:
-        raise DataError(f"The noise on latents is a share from 0 to 1, not {latent_noise}.")
+    for name, noise in (("latents", latent_noise), ("weights", weight_noise)):
+        if noise and not whole:
+            raise DataError(f"Noise on the {name} is for whole pictures: add --whole.")
+        if not 0 <= noise <= 1:
+            raise DataError(f"The noise on {name} is a share from 0 to 1, not {noise}.")
     if processing is not None and not benign:
         raise DataError("The kinds of processing go with --benign: give its share as well.")
     if not 0 <= benign <= 1:
@@ -133,6 +138,7 @@ def synthesize(
         inpainter=str(inpainter) if inpainter else "",
         whole=whole,
         latent_noise=latent_noise,
+        weight_noise=weight_noise,
         benign=benign,
         processing=chosen,
     )

@@ -7,6 +7,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from forgemap.synth.methods import NEED_TORCH
 
 
@@ -35,6 +37,7 @@ class Settings:
     inpainter: str = ""
     whole: bool = False
     latent_noise: float = 0.0
+    weight_noise: float = 0.0
     benign: float = 0.0
     processing: tuple[str, ...] = ()
 
@@ -55,6 +58,7 @@ class Settings:
             **({"inpainter": self.inpainter} if self.inpainter else {}),
             **({"whole": True} if self.whole else {}),
             **({"latent_noise": self.latent_noise} if self.latent_noise else {}),
+            **({"weight_noise": self.weight_noise} if self.weight_noise else {}),
             **({"benign": [self.benign, *self.processing]} if self.benign else {}),
         }
 
@@ -84,3 +88,9 @@ class Task:
 
     photo: Photo
     indices: tuple[int, ...]
+
+
+def chance(seed: int, photo: Photo, *purpose: int | str) -> np.random.Generator:
+    """Random numbers of their own for each photo, edit and purpose."""
+    words = [int.from_bytes(str(word).encode(), "big") for word in purpose]
+    return np.random.default_rng([seed, int(photo.sha256, 16), *words])

@@ -7,7 +7,6 @@ import signal
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import cv2
@@ -22,13 +21,12 @@ from forgemap.synth.benign import Processed, draw, process
 from forgemap.synth.edit import Context, Edit
 from forgemap.synth.methods import METHODS, NEED_AUTOENCODER, NEED_DONOR
 from forgemap.synth.prepare import finish, prepare
-from forgemap.synth.regenerate import noisy
-from forgemap.synth.settings import Photo, Settings, Task
+from forgemap.synth.settings import Photo, Settings, Task, chance
+from forgemap.synth.whole import label_of, make_whole
 
 if TYPE_CHECKING:
     from forgemap.synth.autoencoder import Autoencoder
 
-REAL = "real"  # folder of the pictures as they are, beside those of the generators
 SMALLEST = 64  # pixels a side
 DONORS_PER_PHOTO = 8
 CACHE_BYTES = 400_000_000
@@ -73,13 +71,13 @@ class _Worker:
 
     def autoencoder_of(self, photo: Photo, index: int) -> str:
         """The autoencoder that edit `index` of a photo uses, where there are several."""
-        drawn = _rng(self.settings.seed, photo, index, "autoencoder")
+        drawn = chance(self.settings.seed, photo, index, "autoencoder")
         return str(drawn.choice(self.settings.autoencoders))
 
     def donors_of(self, photo: Photo) -> list[Photo]:
         """A shortlist of other photos of the same split, so that few have to be decoded."""
         others = self._splits[split_of(photo.sha256)]
-        rng = _rng(self.settings.seed, photo, "donors")
+        rng = chance(self.settings.seed, photo, "donors")
         chosen = rng.choice(len(others), min(DONORS_PER_PHOTO + 1, len(others)), replace=False)
         return [others[i] for i in chosen if others[i] != photo][:DONORS_PER_PHOTO]
 
@@ -91,7 +89,7 @@ class _Worker:
                 f"{' and '.join(self.settings.methods)} can only be made with a second photo "
                 f"of the split {split_of(photo.sha256)!r}; give more photos or other methods."
             )
-        order = _rng(self.settings.seed, photo, "methods").permutation(len(names))
+        order = chance(self.settings.seed, photo, "methods").permutation(len(names))
         return names[order[index % len(names)]]
 
     def run(self, task: Task) -> tuple[list[dict[str, Any]], list[str]]:
@@ -104,8 +102,10 @@ class _Worker:
             return [], [str(error)] if 0 in task.indices else []
         for index in task.indices:
             try:
-                make = self.make_whole if self.settings.whole else self.make
-                rows += make(task.photo, pixels, index)
+                if self.settings.whole:
+                    rows += make_whole(self.settings, task.photo, pixels, index, self.autoencoder)
+                else:
+                    rows += self.make(task.photo, pixels, index)
             except ForgemapError as error:
                 problems.append(f"edit {index} of {task.photo.path}: {error}")
         return rows, problems
@@ -132,14 +132,14 @@ class _Worker:
             area=settings.area,
         )
         ready, before = prepare(
-            pixels, _rng(settings.seed, photo, index, "prepare"),
+            pixels, chance(settings.seed, photo, index, "prepare"),
             crop=settings.crop, vary=settings.vary,
         )  # fmt: skip
         first = self.processing_of(photo, index, "before")
         if first is not None:
-            done = process(first, ready, _rng(settings.seed, photo, index, "process before"))
+            done = process(first, ready, chance(settings.seed, photo, index, "process before"))
             ready, before["benign_before"] = done.pixels, {"name": first, **done.parameters}
-        edit = _apply(method, ready, _rng(settings.seed, photo, index, "edit"), context)
+        edit = _apply(method, ready, chance(settings.seed, photo, index, "edit"), context)
         if source is not None:
             edit.parameters["autoencoder"] = label_of(source)
         variants = [(method, edit)]
@@ -160,7 +160,7 @@ class _Worker:
             else:
                 data, suffix, mask, drawn = finish(
                     Edit(done.pixels, done.mask),
-                    _rng(settings.seed, photo, index, "finish"),
+                    chance(settings.seed, photo, index, "finish"),
                     vary=settings.vary,
                 )
                 after |= drawn
@@ -191,7 +191,7 @@ class _Worker:
 
     def processing_of(self, photo: Photo, index: int, when: str) -> str | None:
         """The benign processing of a picture and its twin "before" or "after" the edit, if any."""
-        rng = _rng(self.settings.seed, photo, index, f"benign {when}")
+        rng = chance(self.settings.seed, photo, index, f"benign {when}")
         return draw(rng, self.settings.benign, self.settings.processing)
 
     def processed(
@@ -205,68 +205,14 @@ class _Worker:
         least = LEAST_LEFT * min(self.settings.area[0], float((first.mask > 0).mean()))
         for turn in range(TRIES):
             purpose = (photo, index, "process after", turn)
-            done = process(name, first.pixels, _rng(self.settings.seed, *purpose), first.mask)
+            done = process(name, first.pixels, chance(self.settings.seed, *purpose), first.mask)
             if (done.mask > 0).mean() >= least:
                 twins = (
-                    process(name, twin.pixels, _rng(self.settings.seed, *purpose), twin.mask)
+                    process(name, twin.pixels, chance(self.settings.seed, *purpose), twin.mask)
                     for twin in edits[1:]
                 )
                 return [done, *twins]
         return None
-
-    def make_whole(self, photo: Photo, pixels: np.ndarray, index: int) -> list[dict[str, Any]]:
-        """Write picture `index` of a photo as it is and as each autoencoder gives it back."""
-        settings = self.settings
-        ready, before = prepare(
-            pixels, _rng(settings.seed, photo, index, "prepare"),
-            crop=settings.crop, vary=settings.vary,
-        )  # fmt: skip
-        nothing = np.zeros(ready.shape[:2], np.uint8)
-        # Half of the pictures keep their latents.
-        most = settings.latent_noise
-        noise = max(0.0, float(_rng(settings.seed, photo, index, "noise").uniform(-most, most)))
-        if noise:
-            before["latent_noise"] = round(noise, 4)
-        rows = []
-        for source in (None, *settings.autoencoders):
-            made = ready
-            if source is not None:
-                network = self.autoencoder(source)
-                latents = network.encode_pixels(ready)
-                if noise:
-                    latents = noisy(latents, noise, _rng(settings.seed, photo, index, "latents"))
-                made = network.decode_pixels(latents, ready.shape[:2])
-            data, suffix, _, after = finish(
-                Edit(made, nothing), _rng(settings.seed, photo, index, "finish"), vary=settings.vary
-            )
-            folder = REAL if source is None else label_of(source)
-            image_file = f"{folder}/{photo.sha256[:16]}-{index:04d}{suffix}"
-            write_whole(settings.out / image_file, data)
-            rows.append(
-                {
-                    "image": image_file,
-                    "mask": None,
-                    "source": photo.path,
-                    "source_sha256": photo.sha256,
-                    "split": split_of(photo.sha256),
-                    "method": UNTOUCHED if source is None else folder,
-                    "parameters": {"index": index, **before, **after},
-                    "seed": settings.seed,
-                    **({} if source is None else {"marks": "whole"}),
-                }
-            )
-        return rows
-
-
-def label_of(source: str) -> str:
-    """What pictures, folders and tables call an autoencoder: its name, or its folder's.
-
-    A run's weights lie in a folder "model", whose parent says more.
-    """
-    if not Path(source).is_dir():
-        return source.replace("/", "--")
-    path = Path(source).resolve()
-    return path.parent.name if path.name == "model" else path.name
 
 
 def _apply(method: str, pixels: np.ndarray, rng: np.random.Generator, context: Context) -> Edit:
@@ -282,12 +228,6 @@ def _apply(method: str, pixels: np.ndarray, rng: np.random.Generator, context: C
             if changed.mean() >= LEAST_CHANGED:
                 return edit
     raise DataError(f"{method} found no region that it would change")
-
-
-def _rng(seed: int, photo: Photo, *purpose: int | str) -> np.random.Generator:
-    """Random numbers of their own for each photo, edit and purpose."""
-    words = [int.from_bytes(str(word).encode(), "big") for word in purpose]
-    return np.random.default_rng([seed, int(photo.sha256, 16), *words])
 
 
 _worker: _Worker | None = None
