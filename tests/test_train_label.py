@@ -13,10 +13,13 @@ import torch
 from PIL import Image as PILImage
 from safetensors.torch import load_file
 
+from forgemap.classifiers import Source
+from forgemap.classifiers import load as load_classifier
 from forgemap.data.contrast import ViewSettings
 from forgemap.data.generated import FolderPairs, Labelled, Pair, read_generated
 from forgemap.data.twins import SAME, ProcessedDataset
 from forgemap.errors import DataError, ForgemapError
+from forgemap.models.huggingface import load_embedder
 from forgemap.synth.benign import sometimes
 from forgemap.train.embedder import EmbedderConfig, train
 from forgemap.train.embedder_data import read_material
@@ -49,6 +52,28 @@ def test_the_best_checkpoint_is_the_best_by_the_measure_that_was_asked_for(
         train(small(generated, out, epochs=2, validate_every=1, measure=measure), progress=False)
         for row in csv.DictReader((out / "validation.csv").open()):
             assert row["choice"] == row[f"linear/{measure}"]
+
+
+@pytest.mark.parametrize("average", [0.0, 0.9])
+def test_a_model_in_16_bits_is_half_the_file_is_what_was_validated_and_leaves_training_as_it_is(
+    generated: Path,  # noqa: F811
+    tmp_path: Path,
+    average: float,
+) -> None:
+    changes: dict[str, object] = {**LABEL, "epochs": 8, "average": average, "validate_every": 4}
+    whole, half = (
+        train(small(generated, tmp_path / str(bits), **changes, half=bits), progress=False)
+        for bits in (False, True)
+    )
+    exact, kept = (load_file(folder / "model.safetensors") for folder in (whole, half))
+    for name, tensor in exact.items():
+        small_kept = tensor.half() if tensor.ndim >= 2 else tensor
+        assert torch.equal(kept[name], small_kept) and kept[name].dtype == small_kept.dtype
+    sizes = [(folder / "model.safetensors").stat().st_size for folder in (whole, half)]
+    assert sizes[1] < 0.6 * sizes[0]
+    network, _ = load_embedder(half)
+    load_classifier(half / "linear.safetensors", Source("x", network.fingerprint(), network.width))
+    assert (tmp_path / "True/loss.csv").read_text() == (tmp_path / "False/loss.csv").read_text()
 
 
 def test_a_killed_run_by_labels_ends_as_an_uninterrupted_one(

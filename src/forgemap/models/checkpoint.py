@@ -39,6 +39,7 @@ def save_model(
     *,
     extra: Mapping[str, Any] | None = None,
     card: str | None = None,
+    half: bool = False,
 ) -> Path:
     """Write `model` as a folder that `load_model` reads, and that can be pushed to a hub as it is.
 
@@ -50,6 +51,7 @@ def save_model(
         folder: where to; made with its parents. An existing model folder is replaced.
         extra: more JSON-able entries of config.json, such as ``decision`` or ``training``.
         card: the text of README.md, the model card; a two-line one if None.
+        half: keep matrices in 16 bits (see `in_half`).
 
     Returns:
         The folder.
@@ -73,7 +75,16 @@ def save_model(
     if card is None:
         name = Path(folder).resolve().name
         card = f"# {name}\n\nA model of Forgemap: `forgemap analyze --model {name}`.\n"
+    state = in_half(state) if half else state
     return write_folder(folder, {**config, **(extra or {})}, state, card)
+
+
+def in_half(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Matrices and filters in float16, half the bytes; vectors, such as variances, as they are."""
+    return {
+        name: t.half() if t.is_floating_point() and t.ndim >= 2 else t
+        for name, t in tensors.items()
+    }
 
 
 def write_folder(

@@ -78,7 +78,7 @@ def train(config: EmbedderConfig, *, progress: bool = True) -> Path:
 
     def look() -> int:
         """Validate the averaged network and keep it if it is the best; validations in vain."""
-        with average.applied(network):
+        with average.applied(network, config.half):
             scores = watch(fabric, network, material, config, run, state.best)
         network.train()
         better = scores["choice"] > state.best
@@ -114,7 +114,7 @@ def train(config: EmbedderConfig, *, progress: bool = True) -> Path:
                 run.store(fabric, network, optimizer, average, state)
     history.close()
     if not len(material.held):
-        with average.applied(network):
+        with average.applied(network, config.half):
             save(fabric, gathered(fabric, network), run, config)
     if not over:
         console.print(f"Stopped after step {state.step}; the same command goes on from there.")
@@ -265,4 +265,4 @@ def save(fabric: Fabric, network: Embedder, run: RunFolder, config: EmbedderConf
     if fabric.is_global_zero:
         training = run.settings(config)
         training["held_out"] = [Path(path).name for path in config.held_out]
-        save_model(network, run.model, extra={"training": training})
+        save_model(network, run.model, extra={"training": training}, half=config.half)

@@ -141,6 +141,9 @@ class EmbedderConfig:
     betas: list[float] = described([0.9, 0.999], "AdamW's two decay rates.")
     weight_decay: float = described(2e-5, "Weight decay of matrices; biases and norms have none.")
     average: float = described(0.0, "Decay of the running average of the weights; 0 = none.")
+    half: bool = described(
+        False, "Whether matrices are validated and saved in 16 bits: half the file."
+    )
     clip: float = described(1.0, "Largest norm of the gradient; 0 = any.")
     seed: int = described(0, "Seed of the weights and of every sample.")
     precision: str = described("32-true", "32-true, or bf16-mixed where the processor has it.")
@@ -167,7 +170,7 @@ class EmbedderConfig:
     # What may differ between a run and its continuation.
     FREE: ClassVar[tuple[str, ...]] = (
         *("recipe", "out", "epochs", "workers", "classifiers", "choice", "measure"),
-        *("fit_on", "held_out"),
+        *("fit_on", "held_out", "half"),
         *("validate_on", "validate_every", "patience", "checkpoint_every", "strategy"),
     )
 

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from ..errors import ForgemapError, ModelError
 from ..files import write_whole
+from ..models.checkpoint import in_half
 from .processes import like, load_optimizer, whole
 
 
@@ -92,12 +93,17 @@ class WeightAverage:
                 mine.copy_(now[name])
 
     @contextmanager
-    def applied(self, network: nn.Module) -> Iterator[None]:
-        """The network with the averaged weights, in eval mode; its own come back afterwards."""
+    def applied(self, network: nn.Module, half: bool = False) -> Iterator[None]:
+        """The network with the averaged weights, in eval mode; its own come back afterwards.
+
+        With ``half`` all weights are as `save_model` keeps them in 16 bits, those too that are not
+        averaged.
+        """
         now = network.state_dict()
-        own = {name: now[name].clone() for name in self.tensors}
+        shown = in_half({**now, **self.tensors}) if half else self.tensors
+        own = {name: now[name].clone() for name in shown}
         training = network.training
-        put(self.tensors, network)
+        put(shown, network)
         network.eval()
         try:
             yield
