@@ -33,5 +33,5 @@ def synthetic(rng: np.random.Generator, photos: int) -> tuple[list[Observation],
             evidence = own + rng.normal(shift - 2, 1)
             add(PROCESSED, photo, evidence, False, Label(name, PROCESSED, True))
     for one in values:
-        one["logit_top"] = one["logit_peak32"]
+        one |= {"logit_top": one["logit_peak32"], "lossy": 0.0}
     return seen, values

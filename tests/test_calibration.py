@@ -14,7 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from forgemap.cli import app
-from forgemap.data.records import split_of
+from forgemap.data.records import Record, split_of
 from forgemap.detector import Detector
 from forgemap.errors import DataError, ForgemapError
 from forgemap.evaluate.calibration import (
@@ -33,7 +33,9 @@ from forgemap.evaluate.calibration_look import (
     WHOLE,
     Label,
     Observation,
+    Task,
     untouched_photos,
+    views,
 )
 from forgemap.evaluate.metrics import detection_metrics
 from forgemap.evaluate.probability import fit_score
@@ -335,6 +337,22 @@ def test_whole_photos_are_judged_as_they_are_and_as_they_are_shared(tmp_path: Pa
     assert {source for _, source, _ in seen} == {str(p) for p in val}
     groups = {group for group, _, _ in seen}
     assert groups == {"photos, as it is", "photos, JPEG 90", "photos, JPEG 75"}
+
+
+def test_calibration_knows_which_pictures_were_saved_with_loss(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 255, (96, 112, 3), dtype=np.uint8)
+    for suffix in ("png", "jpg", "webp"):
+        cv2.imwrite(str(tmp_path / f"a.{suffix}"), pixels)
+        record = Record(tmp_path / f"a.{suffix}", None, "a", "none", "val", {}, 0)
+        seen = list(views(Task(0, record, None, ("avif", "tone"))))
+        assert [v.lossy for v in seen] == [suffix != "png", True, False]
+    whole = list(views(Task(0, None, tmp_path / "a.png")))
+    assert {v.group.partition(", ")[2]: v.lossy for v in whole} == {
+        "as it is": False,
+        "JPEG 90": True,
+        "JPEG 75": True,
+    }
 
 
 def test_a_folder_without_photos_of_the_split_is_one_sentence(tmp_path: Path) -> None:

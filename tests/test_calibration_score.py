@@ -105,6 +105,41 @@ def test_the_stated_error_is_of_curves_that_have_not_seen_the_picture() -> None:
     assert len(before.scores) == 60 * 4, "every listed picture is judged so"
 
 
+def test_scores_are_probabilities_of_files_with_and_without_loss_alike() -> None:
+    """Where compression hides most edits, an empty map of a JPEG is no proof of anything."""
+    rng = np.random.default_rng(0)
+    seen, values = synthetic(rng, 640)
+    listed = np.array([o.listed for o in seen])
+    edited = np.array([o.edited for o in seen])
+    lossy = rng.random(len(seen)) < 0.5
+    for one, saved, o in zip(values, lossy, seen, strict=True):
+        if saved and o.edited:
+            for name in ("evidence_peak", "evidence_top", "evidence_lse"):
+                one[name] -= 3.0
+    apart = {}
+    for aware in (False, True):
+        known = [
+            v | {"lossy": float(saved and aware)} for v, saved in zip(values, lossy, strict=True)
+        ]
+        decision = calibrated(seen, known, "").decision
+        scores = np.array([decision.score(v) for v in known])
+        among = [(lossy == side) & listed for side in (True, False)]
+        apart[aware] = [float(abs(scores[k].mean() - edited[k].mean())) for k in among]
+    assert max(apart[True]) < 0.05 < 0.07 < min(apart[False])
+
+
+def test_files_are_not_taken_for_edited_because_edits_were_saved_without_loss() -> None:
+    rng = np.random.default_rng(0)
+    seen, values = synthetic(rng, 320)
+    for one, o in zip(values, seen, strict=True):
+        one["lossy"] = float(rng.random() < (0.1 if o.edited else 0.9))
+    decision = calibrated(seen, values, "").decision
+    assert decision.features[-1] == "lossy" and abs(decision.weights[-1]) < 0.8
+    for one, o in zip(values, seen, strict=True):
+        one["lossy"] = float(not o.edited)
+    assert "lossy" not in calibrated(seen, values, "").decision.features, "nothing to compare"
+
+
 def test_an_unknown_statistic_is_one_sentence_that_lists_the_others() -> None:
     check_statistic("")
     check_statistic("evidence_lse")

@@ -16,6 +16,7 @@ from forgemap.detector import Detector
 from forgemap.errors import ImageError, ModelError
 from forgemap.image import load_image
 from forgemap.report import VERDICTS
+from forgemap.scoring import Decision
 
 from .conftest import picture
 from .photographs import photograph, wide_gamut
@@ -48,6 +49,22 @@ def test_report_describes_the_picture_and_the_model(detector, photos):
     assert report.reason.endswith(".")
     assert report.error is None
     assert report.mask is None
+
+
+@pytest.mark.parametrize(("kind", "lossy"), [("JPEG", 1), ("WEBP", 1), ("PNG", 0), ("TIFF", 0)])
+def test_a_score_may_take_into_account_that_the_file_discards_detail(detector, photos, kind, lossy):
+    buffer = io.BytesIO()
+    PILImage.open(photos / "b.jpg").save(buffer, kind)
+    plain = Decision(features=("logit_mean",), weights=(1.0,))
+    aware = Decision(features=("logit_mean", "lossy"), weights=(1.0, 0.5))
+    scores = [
+        Detector(detector.model, decision).analyze(buffer.getvalue()).score
+        for decision in (plain, aware)
+    ]
+    odds = [np.log(score / (1 - score)) for score in scores]
+    assert odds[1] - odds[0] == pytest.approx(0.5 * lossy, abs=1e-6)
+    pixels = load_image(buffer.getvalue()).samples  # an array has no file
+    assert Detector(detector.model, aware).analyze(pixels).score == pytest.approx(scores[0])
 
 
 def test_model_id_is_the_folder_and_its_weights(detector, model_folder):

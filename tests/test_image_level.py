@@ -21,6 +21,7 @@ from forgemap.errors import DataError
 from forgemap.evaluate import image_level, image_tables
 from forgemap.evaluate.image_level import Look, compare, halves
 from forgemap.evaluate.image_scores import POOLINGS, sigmoid
+from forgemap.image import load_image
 from forgemap.models.output import LocalizerOutput
 from forgemap.preprocess import NATIVE
 from forgemap.scoring import Decision
@@ -83,7 +84,7 @@ def auc(found: image_tables.Figures, group: str, pooling: str) -> float:
 def test_poolings_of_a_picture_are_what_their_names_say() -> None:
     pixels = picture(64, 96)
     logits = Seer()(NATIVE(pixels))
-    values = Look(Detector(Seer().eval()), False, 0).values(pixels)
+    values = Look(Detector(Seer().eval()), False, 0).values(load_image(pixels))
     score = {name: pooling.score(values) for name, pooling in POOLINGS.items()}
     heat = torch.sigmoid(logits.mask)
     assert score["mean"] == pytest.approx(float(heat.mean()), rel=1e-4)
@@ -100,8 +101,8 @@ def test_poolings_of_a_picture_are_what_their_names_say() -> None:
 def test_poolings_read_the_calibrated_map_unless_raw() -> None:
     pixels = picture(64, 96)
     detector = Detector(Seer().eval(), Decision(mask_shift=-2.0))
-    raw = Look(detector, True, 0).values(pixels)
-    shown = Look(detector, False, 0).values(pixels)
+    raw = Look(detector, True, 0).values(load_image(pixels))
+    shown = Look(detector, False, 0).values(load_image(pixels))
     assert shown["mean_logit"] == pytest.approx(raw["mean_logit"] - 2, abs=1e-4)
     assert shown["mean"] < raw["mean"] and shown["decision"] == raw["decision"]
 

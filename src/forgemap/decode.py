@@ -38,6 +38,9 @@ FORMATS = {
     "HEIC": (".heic", ".heif", ".hif"),
 }
 
+LOSSY = frozenset({"JPEG", "WebP", "AVIF", "HEIC"})
+"""Formats that discard detail; the last two and WebP nearly always do, though they need not."""
+
 _MAGIC = {
     "JPEG": (b"\xff\xd8\xff",),
     "PNG": (b"\x89PNG\r\n\x1a\n",),

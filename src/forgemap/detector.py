@@ -220,7 +220,7 @@ class Detector:
         height, width = heat.shape
         area = float(np.count_nonzero(heat >= threshold) / heat.size)
         judgement = self.decision.judge(
-            features(heat, prediction.evidence),
+            features(heat, prediction.evidence, image.lossy),
             width=width,
             height=height,
             jpeg_quality=self._quality(image),

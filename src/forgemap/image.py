@@ -53,6 +53,11 @@ class Image:
     """``pixels`` before a colour profile was converted to sRGB; None where that changed nothing."""
 
     @property
+    def lossy(self) -> bool:
+        """Whether saving the file discarded detail, as JPEG does; False for arrays."""
+        return self.format in decode.LOSSY
+
+    @property
     def samples(self) -> np.ndarray:
         """(H, W, 3) uint8, upright, as the file stores them: what networks see.
 

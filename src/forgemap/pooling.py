@@ -104,19 +104,26 @@ EVIDENCE_POOLINGS: dict[str, Callable[[Maps], float]] = {
 }
 """Values are logits; only for networks with an evidence head."""
 
-FEATURES = (*HEAT_POOLINGS, *(f"logit_{n}" for n in HEAT_POOLINGS), *EVIDENCE_POOLINGS)
+LOSSY = "lossy"
+"""1 of a file whose format discards detail, else 0. By itself it says nothing of edits, but empty
+maps mean less where a compression came last."""
+
+FEATURES = (*HEAT_POOLINGS, *(f"logit_{n}" for n in HEAT_POOLINGS), *EVIDENCE_POOLINGS, LOSSY)
 """Every name that a `Decision` may use."""
 
 
-def features(heat: np.ndarray, evidence: np.ndarray | None) -> dict[str, float]:
-    """Image-level statistics of a probability map (H, W) and of evidence logits (h, w) or None."""
+def features(
+    heat: np.ndarray, evidence: np.ndarray | None, lossy: bool = False
+) -> dict[str, float]:
+    """Image-level statistics of a probability map (H, W) and of evidence logits (h, w) or None;
+    ``lossy`` is `Image.lossy`."""
     cells = _average_cells(heat)
     maps = Maps(heat, cells, np.zeros((0, 0)) if evidence is None else evidence.astype(float))
     values = {name: pool(maps) for name, pool in HEAT_POOLINGS.items()}
     values |= {f"logit_{name}": _logit(value) for name, value in values.items()}
     if evidence is not None:
         values |= {name: pool(maps) for name, pool in EVIDENCE_POOLINGS.items()}
-    return values
+    return values | {LOSSY: float(lossy)}
 
 
 def _average_cells(heat: np.ndarray) -> np.ndarray:

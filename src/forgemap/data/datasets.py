@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..errors import DataError
-from ..image import load_image
+from ..image import Image, load_image
 from ..preprocess import Preprocess
 from .augment import augment
 from .masks import load_mask
@@ -32,9 +32,15 @@ def load_pair(record: Record) -> tuple[np.ndarray, np.ndarray]:
     Raises:
         DataError: the mask is unreadable or of another size than the picture.
     """
-    pixels = load_image(record.image).samples
-    height, width = pixels.shape[:2]
-    return pixels, load_mask(record, (height, width))
+    image, mask = load_labelled(record)
+    return image.samples, mask
+
+
+def load_labelled(record: Record) -> tuple[Image, np.ndarray]:
+    """`load_pair` with all that was read of the picture."""
+    image = load_image(record.image)
+    height, width = image.samples.shape[:2]
+    return image, load_mask(record, (height, width))
 
 
 @dataclass(frozen=True)

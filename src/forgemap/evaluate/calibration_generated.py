@@ -167,7 +167,7 @@ def processed_photos(
         rows, columns = (slice((n - min(n, MIDDLE)) // 2, None) for n in image.samples.shape[:2])
         middle = np.ascontiguousarray(image.samples[rows, columns][:MIDDLE, :MIDDLE])
         for name in processing:
-            yield name, str(path), honestly(name, middle, seed, image.sha256)
+            yield name, str(path), honestly(name, middle, seed, image.sha256).samples
 
 
 def _raw(judge: GenerationDetector, pixels: np.ndarray) -> np.ndarray:

@@ -21,13 +21,13 @@ from rich.console import Console
 from rich.progress import track
 
 from ..compression import palette
-from ..data.datasets import load_pair
+from ..data.datasets import load_labelled
 from ..data.records import Record, split_of
 from ..detector import Detector
 from ..encode import jpeg
 from ..errors import DataError, ForgemapError
 from ..familiarity import statistics
-from ..image import find_images, load_image
+from ..image import Image, find_images, load_image
 from ..pooling import features
 from ..scoring import Decision
 from ..tiling import localize
@@ -65,6 +65,7 @@ class Observation:
     listed: bool = True  # in a manifest, with edited pictures beside it that were made alike
     statistics: dict[str, float] | None = None  # of its pixels alone; see `familiarity`
     colours: int | None = None  # see `palette`
+    lossy: bool = False  # see `Image.lossy`
 
     def has_fewer(self, colours: int) -> bool:
         """Whether a palette left it fewer colours than that, as `Decision.judge` asks."""
@@ -74,7 +75,7 @@ class Observation:
         """The picture's statistics under a decision's mask calibration."""
         with np.load(self.maps) as maps:
             evidence = maps["evidence"] if maps["evidence"].size else None
-            return features(decision.heat(maps["mask"].astype(np.float32)), evidence)
+            return features(decision.heat(maps["mask"].astype(np.float32)), evidence, self.lossy)
 
 
 class Task(NamedTuple):
@@ -97,6 +98,7 @@ class View(NamedTuple):
     pixels: np.ndarray
     mask: np.ndarray
     listed: bool
+    lossy: bool
 
 
 def observe(detector: Detector, view: View, maps: Path) -> Observation:
@@ -119,6 +121,7 @@ def observe(detector: Detector, view: View, maps: Path) -> Observation:
         view.listed,
         statistics(view.pixels),
         palette(view.pixels),
+        view.lossy,
     )
 
 
@@ -138,30 +141,31 @@ def look(detector: Detector, scratch: Path, task: Task) -> list[Observation]:
 def views(task: Task) -> Iterator[View]:
     """A record's picture, and what honest processing makes of it; or a whole photo's forms."""
     if task.record is None:
-        for group, source, pixels in _forms(task.photo) if task.photo else ():
+        for group, source, pixels, lossy in _forms(task.photo) if task.photo else ():
             nothing = np.zeros(pixels.shape[:2], np.uint8)
-            label = Label(group, WHOLE)
-            yield View(group, (label,), source, pixels, nothing, False)
+            yield View(group, (Label(group, WHOLE),), source, pixels, nothing, False, lossy)
         return
     record = task.record
-    pixels, mask = load_pair(record)
+    image, mask = load_labelled(record)
+    pixels = image.samples
     names = record.benign.split("+") if record.benign else []
     kinds = tuple(Label(name, PROCESSED, True) for name in dict.fromkeys(names))
     kinds = kinds or (Label(PLAIN, PLAIN),)
     plain = PROCESSED if record.benign else PLAIN
     group = record.method if record.manipulated else plain
-    yield View(group, () if record.manipulated else kinds, record.source, pixels, mask, True)
+    kinds = () if record.manipulated else kinds
+    yield View(group, kinds, record.source, pixels, mask, True, image.lossy)
     for name in task.processing:
         shown = honestly(name, pixels, task.seed, record.image.name)
-        nothing = np.zeros(shown.shape[:2], np.uint8)
-        yield View(PROCESSED, (Label(name, PROCESSED, True),), record.source, shown, nothing, False)
+        nothing = np.zeros(shown.samples.shape[:2], np.uint8)
+        kinds = (Label(name, PROCESSED, True),)
+        yield View(PROCESSED, kinds, record.source, shown.samples, nothing, False, shown.lossy)
 
 
-def honestly(name: str, pixels: np.ndarray, seed: int, picture: str) -> np.ndarray:
+def honestly(name: str, pixels: np.ndarray, seed: int, picture: str) -> Image:
     """The pixels after the honest processing ``name``; seed and the picture's name draw it."""
     rng = np.random.default_rng([seed, crc32(f"{picture} {name}".encode())])
-    done = Variant(name, kind="benign").apply(pixels, rng)
-    return done if isinstance(done, np.ndarray) else load_image(done).samples
+    return load_image(Variant(name, kind="benign").apply(pixels, rng))
 
 
 def tasks(
@@ -203,19 +207,21 @@ def untouched_photos(
     """(group, source, pixels) of whole photos of one split (None: of all), as they are and as they
     are shared."""
     for path in track(photos_of(paths, split), "whole photos", console=Console(stderr=True)):
-        yield from _forms(path)
+        for group, source, pixels, _ in _forms(path):
+            yield group, source, pixels
 
 
-def _forms(path: Path) -> Iterator[tuple[str, str, np.ndarray]]:
-    pixels = load_image(path).samples
-    folder = path.parent.name
-    yield f"{folder}, as it is", str(path), pixels
+def _forms(path: Path) -> Iterator[tuple[str, str, np.ndarray, bool]]:
+    """Group, source, pixels, and whether the form's format is lossy."""
+    image = load_image(path)
+    pixels, folder = image.samples, path.parent.name
+    yield f"{folder}, as it is", str(path), pixels, image.lossy
     for quality in (90, 75):
-        yield f"{folder}, JPEG {quality}", str(path), jpeg(pixels, quality)
+        yield f"{folder}, JPEG {quality}", str(path), jpeg(pixels, quality), True
     if max(pixels.shape[:2]) > 1600:
         scale = 1280 / max(pixels.shape[:2])
         small = cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-        yield f"{folder}, for the web", str(path), jpeg(small, 85)
+        yield f"{folder}, for the web", str(path), jpeg(small, 85), True
 
 
 class Crew:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..errors import DataError
-from ..pooling import FEATURES
+from ..pooling import FEATURES, LOSSY
 from .calibration_look import Observation
 from .probability import weights_of
 
@@ -44,6 +44,10 @@ def score_of(
 ) -> Score:
     """The regression of edited / untouched, on a quarter of the photos; or one statistic.
 
+    What a file that was saved with loss gets on top is fitted afterwards, with as many edited as
+    untouched ones among files with and without loss: it stands for what loss hides, and never for
+    which kind of file more of these pictures happen to be saved as.
+
     Args:
         observations: n pictures.
         values: the statistics of each.
@@ -60,6 +64,13 @@ def score_of(
     edited = np.array([o.edited for o in observations])
     seen = part_for_score(observations)
     weights, bias = weights_of(table[seen], edited[seen])
+    alike = seen & np.array([o.listed for o in observations])  # the others are all untouched
+    lossy = np.array([v[LOSSY] for v in values])
+    if len(set(zip(lossy[alike], edited[alike], strict=True))) == 4:
+        both = np.column_stack((table @ weights, lossy))
+        (slope, step), _ = weights_of(both[alike], edited[alike], lossy[alike])
+        if slope > 0:
+            names, weights = (*names, LOSSY), np.append(weights, step / slope)
     return Score(names, tuple(map(float, np.round(weights, 6))), round(bias, 6), seen)
 
 

@@ -24,7 +24,7 @@ from ..data.catalog import root_of
 from ..data.records import Record
 from ..detector import Detector
 from ..errors import DataError
-from ..image import load_image
+from ..image import Image, load_image
 from ..scoring import Decision, features
 from ..tiling import localize
 from . import facts
@@ -183,21 +183,21 @@ class Look(NamedTuple):
                 if record.manipulated:
                     row["edited"] = 1.0 if mask is None else float(mask.mean())
                 rng = np.random.default_rng([self.seed, crc32(f"{name} {variant.name}".encode())])
-                changed = image.samples if variant == AS_IS else variant.apply(image.samples, rng)
-                pixels = changed if isinstance(changed, np.ndarray) else load_image(changed).samples
-                row["values"] = self.values(pixels)
+                if variant != AS_IS:
+                    image = load_image(variant.apply(image.samples, rng))
+                row["values"] = self.values(image)
             except Exception as error:  # one broken file must not end the run
                 row["error"] = f"{record.image}: {error}"
             yield row
 
-    def values(self, pixels: np.ndarray) -> dict[str, float]:
+    def values(self, image: Image) -> dict[str, float]:
         """The statistics of `pooling.features`, the model's own score, and two more logits."""
-        logits = localize(self.detector.model, pixels, device=self.detector.device)
+        logits = localize(self.detector.model, image.samples, device=self.detector.device)
         decision = self.detector.decision
-        own = features(decision.heat(logits.mask.copy()), logits.evidence)
+        own = features(decision.heat(logits.mask.copy()), logits.evidence, image.lossy)
         shown = Decision() if self.raw else decision
         heat = shown.heat(logits.mask.copy())
-        found = features(heat, logits.evidence) if self.raw else dict(own)
+        found = features(heat, logits.evidence, image.lossy) if self.raw else dict(own)
         calibrated = logits.mask * shown.mask_scale + shown.mask_shift
         found["mean_logit"] = float(calibrated.mean(dtype=np.float64))
         found["decision"] = decision.score(own)

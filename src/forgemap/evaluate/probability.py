@@ -83,14 +83,22 @@ def fit_score(
     return weights, bias, held_out
 
 
-def weights_of(table: np.ndarray, edited: np.ndarray) -> tuple[np.ndarray, float]:
-    """The regression of `fit_score` alone: weights (k,) for features (n, k), and bias."""
+def weights_of(
+    table: np.ndarray, edited: np.ndarray, groups: np.ndarray | None = None
+) -> tuple[np.ndarray, float]:
+    """The regression of `fit_score` alone: weights (k,) for features (n, k), and bias.
+
+    With ``groups`` (n,) both classes weigh the same in each group, too, and so do the groups.
+    """
     from sklearn.linear_model import LogisticRegression
     from sklearn.preprocessing import StandardScaler
 
     scaler = StandardScaler().fit(table)
-    regression = LogisticRegression(C=1.0, class_weight="balanced", max_iter=1000)
-    regression.fit(scaler.transform(table), edited)
+    cells = edited if groups is None else np.char.add(groups.astype(str), edited.astype(str))
+    _, places, counts = np.unique(cells, return_inverse=True, return_counts=True)
+    regression = LogisticRegression(C=1.0, max_iter=1000)
+    weight = edited.size / counts.size / counts[places]
+    regression.fit(scaler.transform(table), edited, sample_weight=weight)
     weights = regression.coef_[0] / scaler.scale_
     return weights, float(regression.intercept_[0] - (weights * scaler.mean_).sum())
 
