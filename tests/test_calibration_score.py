@@ -14,7 +14,7 @@ from forgemap.cli import app
 from forgemap.detector import Detector
 from forgemap.errors import DataError
 from forgemap.evaluate.calibration import Calibration, Limits, decide
-from forgemap.evaluate.calibration_look import SHIFTS, Observation
+from forgemap.evaluate.calibration_look import PROCESSED, SHIFTS, Label, Observation
 from forgemap.evaluate.calibration_report import Report
 from forgemap.evaluate.calibration_score import check_statistic, part_for_score
 from forgemap.models.build import build
@@ -126,6 +126,26 @@ def test_scores_are_probabilities_of_files_with_and_without_loss_alike() -> None
         among = [(lossy == side) & listed for side in (True, False)]
         apart[aware] = [float(abs(scores[k].mean() - edited[k].mean())) for k in among]
     assert max(apart[True]) < 0.05 < 0.07 < min(apart[False])
+
+
+def test_pictures_with_a_palette_do_not_decide_what_is_cleared() -> None:
+    """They are inconclusive by rule, whatever the thresholds."""
+    seen, values = synthetic(np.random.default_rng(0), 80)
+    plain = calibrated(seen, values).decision
+    marked = np.full(len(SHIFTS), 0.5)
+    kinds = (Label("gif", PROCESSED, True),)
+    for colours in (100, None):
+        more = [
+            Observation(
+                *(PROCESSED, f"p/{photo}", False, marked, marked, Path(), kinds, False),
+                colours=colours,
+            )
+            for photo in range(80)
+        ]
+        loud = [dict.fromkeys(values[0], 9.0) | {"area": 0.5} for _ in more]
+        decision = calibrated([*seen, *more], [*values, *loud]).decision
+        rise = decision.clear_below - plain.clear_below, decision.doubt_area - plain.doubt_area
+        assert max(rise) <= 0 if colours else min(rise) > 0.05
 
 
 def test_files_are_not_taken_for_edited_because_edits_were_saved_without_loss() -> None:

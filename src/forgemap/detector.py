@@ -200,7 +200,8 @@ class Detector:
 
         Args:
             source: a path, bytes, a binary file, a PIL image, an (H, W[, 3 | 4]) array, or an
-                `Image` that was loaded before.
+                `Image` that was loaded before. Files say how they were saved, which the score
+                takes into account; an array counts as saved without loss.
             max_pixels: larger pictures are refused before they are decoded.
             threshold: probability from which a pixel belongs to the mask and its regions;
                 default: the model's own. The verdict rests on the model's own thresholds.

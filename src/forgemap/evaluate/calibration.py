@@ -258,9 +258,10 @@ def decide(
     doubted = Levels(half, half)
     # One kind of processing may be doubted more often: the plain kinds count, and all together.
     doubts = [b for b in conformal.bounds(kinds, photos[plain], doubted) if not b.kind.processed]
+    # What has a palette is not cleared by any threshold.
     least, area = (
         conformal.threshold(column[plain], photos[plain], doubts, doubted)
-        for column in (odds, areas)
+        for column in (np.where(few_colours, -np.inf, odds), np.where(few_colours, 0, areas))
     )
     rare = conformal.rarities(accusing[plain], photos[plain], promised)
     scores = sigmoid(odds)
