@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -146,6 +147,16 @@ def test_pictures_with_a_palette_do_not_decide_what_is_cleared() -> None:
         decision = calibrated([*seen, *more], [*values, *loud]).decision
         rise = decision.clear_below - plain.clear_below, decision.doubt_area - plain.doubt_area
         assert max(rise) <= 0 if colours else min(rise) > 0.05
+
+
+def test_no_picture_is_cleared_from_a_score_on() -> None:
+    seen, values = synthetic(np.random.default_rng(0), 60)
+    usual, capped = (
+        decide(seen, values, float(SHIFTS[0]), "val", limits).decision
+        for limits in (Limits(), Limits(clear_below=0.5))
+    )
+    assert usual.clear_below > 0.5 == capped.clear_below
+    assert replace(capped, clear_below=usual.clear_below) == usual
 
 
 def test_files_are_not_taken_for_edited_because_edits_were_saved_without_loss() -> None:

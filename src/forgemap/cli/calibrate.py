@@ -58,6 +58,14 @@ def calibrate(
     doubts: Annotated[
         float, typer.Option(min=0, max=1, help="Chance that one is not cleared, at most.")
     ] = 0.1,
+    clear_below: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            max=1,
+            help="Score from which on none is cleared, even where doubts would allow it.",
+        ),
+    ] = 1.0,
     whole: Annotated[
         float,
         typer.Option(
@@ -122,7 +130,9 @@ def calibrate(
         from ..evaluate.calibration import Limits
         from ..evaluate.embed import is_embedder
 
-        limits = Limits(alarms, flagged, doubts, processed, whole, min_colours, flagged_processed)
+        limits = Limits(
+            alarms, flagged, doubts, processed, whole, min_colours, flagged_processed, clear_below
+        )
         names = [name.strip() for name in processing.split(",") if name.strip()]
         kinds: tuple[str, ...] = ()
         if names:
@@ -141,6 +151,7 @@ def calibrate(
                 "--score": bool(score),
                 "--flagged": flagged != Limits.flagged,
                 "--flagged-processed": flagged_processed != Limits.flagged_processed,
+                "--clear-below": clear_below != Limits.clear_below,
                 "--whole": whole != Limits.whole,
                 "--min-colours": min_colours != Limits.colours,
                 "--limit": limit is not None,

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
@@ -28,6 +28,7 @@ from ..scoring import Decision
 from . import conformal
 from .calibration_confidence import fit_confidence
 from .calibration_familiarity import usual
+from .calibration_limits import USUAL, Limits
 from .calibration_look import (
     PROCESSED,
     SHIFTS,
@@ -48,33 +49,6 @@ __all__ = ["Limits", "calibrate", "fit_score", "untouched_photos", "worst_quanti
 STEP = 0.001
 """By so much log-odds a threshold lies above the score that must stay below it: more than another
 engine or processor changes a score by."""
-
-
-@dataclass(frozen=True)
-class Limits:
-    """How often an untouched picture may be accused, at most, in any group of pictures."""
-
-    #: Chance that an untouched picture is judged manipulated.
-    alarms: float = 0.02
-    #: Mean share of the area of an untouched picture that is marked, one marked as a whole counting
-    #: as none.
-    flagged: float = 0.005
-    #: Chance that an untouched picture is not cleared (manipulated or inconclusive), of each plain
-    #: kind and of all kinds together.
-    doubts: float = 0.1
-    #: As `alarms`, for each single kind of honest processing.
-    processed: float = 0.05
-    #: Marked share of a picture from which on it is never judged manipulated.
-    whole: float = 0.75
-    #: Fewer different colours than that are a palette's, of which nothing can be said.
-    colours: int = 257
-    #: As `flagged`, of honestly processed pictures, where that is more.
-    flagged_processed: float = 0.01
-
-    @property
-    def levels(self) -> Levels:
-        """The chances of a false alarm, for kinds of pictures and for those of processing."""
-        return Levels(self.alarms, max(self.alarms, self.processed))
 
 
 class Calibration(NamedTuple):
@@ -142,7 +116,7 @@ def calibrate(
     photos: Sequence[str] = (),
     *,
     split: str | None = "val",
-    limits: Limits = Limits(),
+    limits: Limits = USUAL,
     processing: Sequence[str] = (),
     score: str = "",
     limit: int | None = None,
@@ -273,7 +247,7 @@ def decide(
         curve_to=curve.y,
         prevalence=0.5 if losses else 0.0,
         manipulated_at=manipulated_at,
-        clear_below=min(manipulated_at, above(least)),
+        clear_below=min(manipulated_at, above(least), limits.clear_below),
         mask_shift=shift,
         doubt_area=min(1.0, round(max(limits.flagged, area) + 5e-7, 6)),
         whole_area=limits.whole,
