@@ -149,14 +149,20 @@ def test_pictures_with_a_palette_do_not_decide_what_is_cleared() -> None:
         assert max(rise) <= 0 if colours else min(rise) > 0.05
 
 
-def test_no_picture_is_cleared_from_a_score_on() -> None:
+def test_no_picture_is_accused_below_or_cleared_from_a_score_on() -> None:
     seen, values = synthetic(np.random.default_rng(0), 60)
-    usual, capped = (
+    usual, sure, lax = (
         decide(seen, values, float(SHIFTS[0]), "val", limits).decision
-        for limits in (Limits(), Limits(clear_below=0.5))
+        for limits in (
+            Limits(),
+            Limits(clear_below=0.5, manipulated_at=0.999),
+            Limits(clear_below=0.99, manipulated_at=0.1),
+        )
     )
-    assert usual.clear_below > 0.5 == capped.clear_below
-    assert replace(capped, clear_below=usual.clear_below) == usual
+    assert (sure.clear_below, sure.manipulated_at) == (0.5, 0.999)
+    own = {"clear_below": usual.clear_below, "manipulated_at": usual.manipulated_at}
+    assert 0.5 < usual.clear_below < usual.manipulated_at < 0.999
+    assert replace(sure, **own) == usual == lax
 
 
 def test_files_are_not_taken_for_edited_because_edits_were_saved_without_loss() -> None:

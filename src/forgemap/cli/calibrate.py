@@ -58,6 +58,14 @@ def calibrate(
     doubts: Annotated[
         float, typer.Option(min=0, max=1, help="Chance that one is not cleared, at most.")
     ] = 0.1,
+    manipulated_at: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            max=1,
+            help="Score below which none is accused, even where alarms would allow it.",
+        ),
+    ] = 0.0,
     clear_below: Annotated[
         float,
         typer.Option(
@@ -131,7 +139,8 @@ def calibrate(
         from ..evaluate.embed import is_embedder
 
         limits = Limits(
-            alarms, flagged, doubts, processed, whole, min_colours, flagged_processed, clear_below
+            *(alarms, flagged, doubts, processed, whole, min_colours, flagged_processed),
+            *(clear_below, manipulated_at),
         )
         names = [name.strip() for name in processing.split(",") if name.strip()]
         kinds: tuple[str, ...] = ()
@@ -152,6 +161,7 @@ def calibrate(
                 "--flagged": flagged != Limits.flagged,
                 "--flagged-processed": flagged_processed != Limits.flagged_processed,
                 "--clear-below": clear_below != Limits.clear_below,
+                "--manipulated-at": manipulated_at != Limits.manipulated_at,
                 "--whole": whole != Limits.whole,
                 "--min-colours": min_colours != Limits.colours,
                 "--limit": limit is not None,

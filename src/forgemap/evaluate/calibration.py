@@ -226,9 +226,8 @@ def decide(
     # A picture may miss being cleared by its score or by its area: each has half of the chance.
     half = limits.doubts / 2
     promised = conformal.bounds(kinds, photos[plain], limits.levels)
-    manipulated_at = above(
-        conformal.threshold(accusing[plain], photos[plain], promised, limits.levels)
-    )
+    least = conformal.threshold(accusing[plain], photos[plain], promised, limits.levels)
+    manipulated_at = max(above(least), limits.manipulated_at)
     doubted = Levels(half, half)
     # One kind of processing may be doubted more often: the plain kinds count, and all together.
     doubts = [b for b in conformal.bounds(kinds, photos[plain], doubted) if not b.kind.processed]

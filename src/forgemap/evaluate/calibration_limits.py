@@ -29,6 +29,8 @@ class Limits:
     flagged_processed: float = 0.01
     #: Score from which on a picture is not cleared, even where `doubts` would allow it.
     clear_below: float = 1.0
+    #: Score below which a picture is not accused, even where `alarms` would allow it.
+    manipulated_at: float = 0.0
 
     @property
     def levels(self) -> Levels:
