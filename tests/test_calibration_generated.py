@@ -69,10 +69,17 @@ def test_the_command_writes_a_rule_that_keeps_the_limit(folder, tmp_path):
     assert verdicts["soft"].count("generated") > 10
 
 
-@pytest.mark.parametrize("flag", ["--flagged", "--flagged-processed", "--whole", "--min-colours"])
-def test_limits_of_the_mask_are_refused_for_an_embedder(folder, flag):
+@pytest.mark.parametrize(
+    "flag",
+    [
+        *("--flagged", "--flagged-processed", "--whole", "--min-colours"),
+        *("--clear-below", "--manipulated-at"),
+    ],
+)
+def test_limits_of_localizers_are_refused_for_an_embedder(folder, flag):
     before = (folder / "config.json").read_text()
-    done = CliRunner().invoke(app, ["calibrate", str(folder), "nowhere", flag, "0"])
+    value = "1" if flag == "--manipulated-at" else "0"
+    done = CliRunner().invoke(app, ["calibrate", str(folder), "nowhere", flag, value])
     assert f"{flag} is for localizers" in str(done.exception)
     assert (folder / "config.json").read_text() == before
 

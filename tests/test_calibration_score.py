@@ -20,7 +20,7 @@ from forgemap.evaluate.calibration_report import Report
 from forgemap.evaluate.calibration_score import check_statistic, part_for_score
 from forgemap.models.build import build
 from forgemap.models.checkpoint import save_model
-from forgemap.pooling import FEATURES
+from forgemap.pooling import STATISTICS
 
 from .edited_set import TINY, write_edited_set
 from .observations import synthetic
@@ -182,7 +182,9 @@ def test_an_unknown_statistic_is_one_sentence_that_lists_the_others() -> None:
     check_statistic("evidence_lse")
     with pytest.raises(DataError) as caught:
         check_statistic("evidence_sum")
-    assert "'evidence_sum'" in str(caught.value) and ", ".join(FEATURES) in str(caught.value)
+    assert "'evidence_sum'" in str(caught.value) and ", ".join(STATISTICS) in str(caught.value)
+    with pytest.raises(DataError, match="Unknown statistic 'lossy'"):
+        check_statistic("lossy", ["lossy", "logit_top"])  # of the file, and no score by itself
     assert str(caught.value).count(". ") == 0
 
 
@@ -205,11 +207,13 @@ def test_the_command_scores_by_the_statistic(tmp_path: Path, model_folder: Path)
     model = shutil.copytree(model_folder, tmp_path / "model")
     data = write_edited_set(tmp_path / "data", 8, held_out=8)
     flags = ["--score", "evidence_lse", "--min-colours", "16", "--json"]
+    flags += ["--manipulated-at", "0.999999", "--clear-below", "0.000001"]
     done = CliRunner().invoke(app, ["calibrate", str(model), str(data), *flags])
     assert done.exit_code == 0, done.output
     decision = Detector.load(model, detector=None).decision
     assert decision.features == ("evidence_lse",) and decision.weights == (1.0,)
     assert decision.min_colours == 16
+    assert (decision.manipulated_at, decision.clear_below) == (0.999999, 0.000001)
     assert "from 8 photos, all of them for the thresholds" in decision.calibrated_on
     wrong = CliRunner().invoke(app, ["calibrate", str(model), "nowhere", "--score", "sum"])
     assert "Unknown statistic 'sum'" in str(wrong.exception), "said before anything is read"

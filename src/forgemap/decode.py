@@ -38,8 +38,8 @@ FORMATS = {
     "HEIC": (".heic", ".heif", ".hif"),
 }
 
-LOSSY = frozenset({"JPEG", "WebP", "AVIF", "HEIC"})
-"""Formats that discard detail; the last two and WebP nearly always do, though they need not."""
+LOSSY_FORMATS = frozenset({"JPEG", "WebP", "AVIF", "HEIC"})
+"""Those that discard detail: JPEG always, the others nearly always."""
 
 _MAGIC = {
     "JPEG": (b"\xff\xd8\xff",),

@@ -55,7 +55,7 @@ class Image:
     @property
     def lossy(self) -> bool:
         """Whether saving the file discarded detail, as JPEG does; False for arrays."""
-        return self.format in decode.LOSSY
+        return self.format in decode.LOSSY_FORMATS
 
     @property
     def samples(self) -> np.ndarray:

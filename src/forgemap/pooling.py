@@ -108,7 +108,10 @@ LOSSY = "lossy"
 """1 of a file whose format discards detail, else 0. By itself it says nothing of edits, but empty
 maps mean less where a compression came last."""
 
-FEATURES = (*HEAT_POOLINGS, *(f"logit_{n}" for n in HEAT_POOLINGS), *EVIDENCE_POOLINGS, LOSSY)
+STATISTICS = (*HEAT_POOLINGS, *(f"logit_{n}" for n in HEAT_POOLINGS), *EVIDENCE_POOLINGS)
+"""What the maps have: every name that a score may be by itself."""
+
+FEATURES = (*STATISTICS, LOSSY)
 """Every name that a `Decision` may use."""
 
 

@@ -139,8 +139,15 @@ def calibrate(
         from ..evaluate.embed import is_embedder
 
         limits = Limits(
-            *(alarms, flagged, doubts, processed, whole, min_colours, flagged_processed),
-            *(clear_below, manipulated_at),
+            alarms=alarms,
+            flagged=flagged,
+            doubts=doubts,
+            processed=processed,
+            whole=whole,
+            colours=min_colours,
+            flagged_processed=flagged_processed,
+            clear_below=clear_below,
+            manipulated_at=manipulated_at,
         )
         names = [name.strip() for name in processing.split(",") if name.strip()]
         kinds: tuple[str, ...] = ()

@@ -138,8 +138,8 @@ def calibrate(
         limits: what must hold for every kind of untouched picture.
         processing: names of `synth.benign.BENIGN`; an untouched picture of each photo is judged
             after each of them too, so that each kind has photos enough for a bound.
-        score: one of `pooling.FEATURES`, taken as it is, so that all photos set the thresholds; to
-            be named before its scores on these are known. Empty: a regression on a quarter of them.
+        score: one of `pooling.STATISTICS`, taken as it is, so that all photos set the thresholds;
+            to be named before its scores on these are known. Empty: a regression on a quarter.
         limit: at most this many pictures of `data`, and as many of `photos`, drawn by `seed`.
         seed: of the draw and of what is random in the processing.
         workers: processes, each with a model of its own.
@@ -226,8 +226,8 @@ def decide(
     # A picture may miss being cleared by its score or by its area: each has half of the chance.
     half = limits.doubts / 2
     promised = conformal.bounds(kinds, photos[plain], limits.levels)
-    least = conformal.threshold(accusing[plain], photos[plain], promised, limits.levels)
-    manipulated_at = max(above(least), limits.manipulated_at)
+    highest = conformal.threshold(accusing[plain], photos[plain], promised, limits.levels)
+    manipulated_at = max(above(highest), limits.manipulated_at)
     doubted = Levels(half, half)
     # One kind of processing may be doubted more often: the plain kinds count, and all together.
     doubts = [b for b in conformal.bounds(kinds, photos[plain], doubted) if not b.kind.processed]

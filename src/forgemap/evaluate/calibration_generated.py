@@ -19,7 +19,8 @@ from ..errors import DataError, ModelError
 from ..generated import GenerationDetector, Rule
 from ..image import load_image
 from ..models.crops import aggregate, cut
-from .calibration import Limits, untouched_photos, worst_quantile, write_entry
+from .calibration import untouched_photos, worst_quantile, write_entry
+from .calibration_limits import USUAL, Limits
 from .calibration_look import honestly, photos_of
 from .embed import Model, embed
 from .generated_scores import score
@@ -70,7 +71,7 @@ def calibrate_generated(
     photos: Sequence[str] = (),
     *,
     split: str | None = "val",
-    limits: Limits | None = None,
+    limits: Limits = USUAL,
     processing: Sequence[str] = (),
     seed: int = 0,
     crops: str = "five",
@@ -98,7 +99,7 @@ def calibrate_generated(
         DataError: data that cannot be read, or without real or generated pictures of the split.
         ModelError: no such classifier, or one that cannot tell the two apart here.
     """
-    folder, limits = Path(folder), limits or Limits()
+    folder = Path(folder)
     model = Model.load(folder)
     fitted = classifiers.load(folder / f"{classifier}.safetensors", model.source)
     rule = Rule(classifier=classifier, crops=crops)

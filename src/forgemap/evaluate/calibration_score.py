@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..errors import DataError
-from ..pooling import FEATURES, LOSSY
+from ..pooling import LOSSY, STATISTICS
 from .calibration_look import Observation
 from .probability import weights_of
 
@@ -74,13 +74,13 @@ def score_of(
     return Score(names, tuple(map(float, np.round(weights, 6))), round(bias, 6), seen)
 
 
-def check_statistic(name: str, offered: Iterable[str] = FEATURES) -> None:
+def check_statistic(name: str, offered: Iterable[str] = STATISTICS) -> None:
     """Is there such a statistic, among all or among those that a network offers? DataError if not;
     an empty name passes."""
-    if not name or name in (valid := list(offered)):
+    if not name or name in (valid := [n for n in offered if n in STATISTICS]):
         return
     problem = f"Unknown statistic {name!r}"
-    if name in FEATURES:
+    if name in STATISTICS:
         problem = f"{name} needs an evidence head, which this network does not have"
     raise DataError(f"{problem}: use one of {', '.join(valid)}.")
 
