@@ -55,10 +55,12 @@ def folder(tmp_path: Path) -> Path:
 def test_the_command_writes_a_rule_that_keeps_the_limit(folder, tmp_path):
     data = pictures(tmp_path / "held", 30)
     flags = ["--split", "all", "--alarms", "0.2", "--crops", "grid", "--min-side", "0"]
+    flags += ["--manipulated-at", "0.6", "--clear-below", "0.3"]
     done = CliRunner().invoke(app, ["calibrate", str(folder), str(data), *flags])
     assert done.exit_code == 0, done.output
     rule = Rule.from_dict(json.loads((folder / "config.json").read_text())["generated"])
     assert rule.crops == "grid" and rule.calibrated_on and len(rule.real) == 101
+    assert rule.generated_at >= 0.6 and rule.clear_below <= 0.3
     judge = GenerationDetector.load(folder)
     assert judge.rule == rule
     verdicts = {
@@ -71,15 +73,11 @@ def test_the_command_writes_a_rule_that_keeps_the_limit(folder, tmp_path):
 
 @pytest.mark.parametrize(
     "flag",
-    [
-        *("--flagged", "--flagged-processed", "--whole", "--min-colours"),
-        *("--clear-below", "--manipulated-at"),
-    ],
+    ["--flagged", "--flagged-processed", "--whole", "--min-colours"],
 )
 def test_limits_of_localizers_are_refused_for_an_embedder(folder, flag):
     before = (folder / "config.json").read_text()
-    value = "1" if flag == "--manipulated-at" else "0"
-    done = CliRunner().invoke(app, ["calibrate", str(folder), "nowhere", flag, value])
+    done = CliRunner().invoke(app, ["calibrate", str(folder), "nowhere", flag, "0"])
     assert f"{flag} is for localizers" in str(done.exception)
     assert (folder / "config.json").read_text() == before
 
@@ -98,7 +96,11 @@ def test_a_score_of_one_half_is_as_often_generated_as_real_and_limits_hold():
     for name in "ab":
         mine = np.array([g == name for g in groups]) & ~fake
         assert (scores[mine] >= rule.generated_at).mean() <= 0.05
-    assert rule.clear_below <= rule.generated_at
+    assert rule.clear_below <= min(rule.generated_at, 0.5)
+    lax = decide(found, Rule(), "val", "here", Limits(alarms=0.05, doubts=0.01, clear_below=1.0))
+    assert 0.5 < lax.clear_below <= lax.generated_at == rule.generated_at
+    sure = decide(found, Rule(), "val", "here", Limits(alarms=0.05, manipulated_at=0.999))
+    assert sure.generated_at == 0.999
 
 
 def test_what_cannot_be_calibrated_is_said():

@@ -28,10 +28,17 @@ from .observations import synthetic
 Values = list[dict[str, float]]
 
 
+#: Cleared is what `doubts` alone allows.
+BY_DOUBTS = Limits(clear_below=1.0)
+
+
 def calibrated(
-    seen: list[Observation], values: Values, statistic: str = "evidence_lse"
+    seen: list[Observation],
+    values: Values,
+    statistic: str = "evidence_lse",
+    limits: Limits = BY_DOUBTS,
 ) -> Calibration:
-    return decide(seen, values, float(SHIFTS[0]), "val", Limits(), statistic)
+    return decide(seen, values, float(SHIFTS[0]), "val", limits, statistic)
 
 
 def test_no_photo_is_on_both_sides_of_the_division() -> None:
@@ -154,7 +161,7 @@ def test_no_picture_is_accused_below_or_cleared_from_a_score_on() -> None:
     usual, sure, lax = (
         decide(seen, values, float(SHIFTS[0]), "val", limits).decision
         for limits in (
-            Limits(),
+            Limits(clear_below=1.0),
             Limits(clear_below=0.5, manipulated_at=0.999),
             Limits(clear_below=0.99, manipulated_at=0.1),
         )

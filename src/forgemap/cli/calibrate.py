@@ -73,7 +73,7 @@ def calibrate(
             max=1,
             help="Score from which on none is cleared, even where doubts would allow it.",
         ),
-    ] = 1.0,
+    ] = 0.5,
     whole: Annotated[
         float,
         typer.Option(
@@ -167,8 +167,6 @@ def calibrate(
                 "--score": bool(score),
                 "--flagged": flagged != Limits.flagged,
                 "--flagged-processed": flagged_processed != Limits.flagged_processed,
-                "--clear-below": clear_below != Limits.clear_below,
-                "--manipulated-at": manipulated_at != Limits.manipulated_at,
                 "--whole": whole != Limits.whole,
                 "--min-colours": min_colours != Limits.colours,
                 "--limit": limit is not None,

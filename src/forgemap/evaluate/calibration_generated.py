@@ -206,8 +206,9 @@ def decide(found: Scores, rule: Rule, split: str | None, origin: str, limits: Li
     if processed.any():
         bound = worst_quantile(scores[processed], groups[processed], limits.processed)
         generated_at = min(1.0, max(generated_at, bound))
-    # Whatever the limit on doubts: what is likelier generated than real is not cleared.
-    clear_below = min(generated_at, 0.5, worst_quantile(real, groups[plain], limits.doubts))
+    generated_at = max(generated_at, limits.manipulated_at)
+    doubted = worst_quantile(real, groups[plain], limits.doubts)
+    clear_below = min(generated_at, limits.clear_below, doubted)
     return replace(
         rule,
         generated_at=round(generated_at, 6),

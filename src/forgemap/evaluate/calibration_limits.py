@@ -27,8 +27,9 @@ class Limits:
     colours: int = 257
     #: As `flagged`, of honestly processed pictures, where that is more.
     flagged_processed: float = 0.01
-    #: Score from which on a picture is not cleared, even where `doubts` would allow it.
-    clear_below: float = 1.0
+    #: Score from which on a picture is not cleared, even where `doubts` would allow it: what is
+    #: likelier edited, or generated, than not.
+    clear_below: float = 0.5
     #: Score below which a picture is not accused, even where `alarms` would allow it.
     manipulated_at: float = 0.0
 
