@@ -18,6 +18,7 @@ from torch import Tensor
 
 from . import engines
 from .classifiers import KINDS
+from .cores import available
 from .detector import WEIGHTS
 from .engines.exported import open_export
 from .engines.formats import LADDER, check_format, steps, write_files
@@ -216,7 +217,7 @@ def _made() -> dict[str, Any]:
             continue
     return {
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "machine": f"{platform.machine()}, {available()} cores",
         "threads": torch.get_num_threads(),
         **found,
     }

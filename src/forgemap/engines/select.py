@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from ..cores import keep_to_them
 from ..errors import ModelError
 from ..models import huggingface
 from ..models.checkpoint import CONFIG, find_folder, load_model, weights_sha256
@@ -68,6 +69,7 @@ def load(
     """
     check_names(engine, precision)
     device = torch.device(device)
+    keep_to_them()
     path = find_folder(folder)
     if (path / RECORD).is_file():
         free = ("auto", "auto") if not strict else (engine, precision)

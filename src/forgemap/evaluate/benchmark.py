@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from ..cores import available
 from ..data.catalog import root_of
 from ..errors import DataError, ForgemapError
 from ..image import DEFAULT_MAX_PIXELS
@@ -196,7 +197,7 @@ def _set_up(how: Loading, workers: int) -> None:
     import torch
 
     global _judge
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers))
+    torch.set_num_threads(max(1, available() // workers))
     _judge = how.load()
 
 

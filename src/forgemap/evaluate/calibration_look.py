@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -21,6 +20,7 @@ from rich.console import Console
 from rich.progress import track
 
 from ..compression import palette
+from ..cores import available
 from ..data.datasets import load_labelled
 from ..data.records import Record, split_of
 from ..detector import Detector
@@ -285,7 +285,7 @@ def _set_up(folder: Path, workers: int) -> None:
     import torch
 
     global _detector
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers))
+    torch.set_num_threads(max(1, available() // workers))
     _detector = _load(folder)
 
 

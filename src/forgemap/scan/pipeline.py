@@ -8,7 +8,6 @@ makes the same passes as one that was not.
 from __future__ import annotations
 
 import io
-import os
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -16,6 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ..cores import available
 from ..decode import shown
 from ..detector import Detector, Prediction
 from ..errors import ForgemapError
@@ -225,9 +225,8 @@ class Pipeline:
 
 def default_workers(device: str) -> int:
     """Decoding processes: a network on the CPU leaves them little to do, one on a GPU asks for all
-    that the machine has. See docs/scale.md for the measurement."""
-    cores = os.cpu_count() or 1
-    return 1 if device == "cpu" else max(1, min(cores - 1, 32))
+    that there are. See docs/scale.md for the measurement."""
+    return 1 if device == "cpu" else max(1, min(available() - 1, 32))
 
 
 def _pixels(one: Loaded) -> Any:

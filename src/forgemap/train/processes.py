@@ -19,6 +19,7 @@ from lightning_fabric.strategies.model_parallel import ModelParallelStrategy
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from ..cores import keep_to_them
 from ..errors import ForgemapError
 from ..models.build import build
 from ..models.strict import load_strictly
@@ -41,6 +42,7 @@ def start(config: Any) -> Fabric:
     Raises:
         ForgemapError: there are no such devices, or they cannot share a batch.
     """
+    keep_to_them()
     devices, nodes = config.devices, config.nodes
     if torch.distributed.is_torchelastic_launched():  # torchrun's numbers count
         devices, nodes = (int(os.environ[n]) for n in ("LOCAL_WORLD_SIZE", "GROUP_WORLD_SIZE"))
