@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from forgemap.cores import available, quotas
+from forgemap.detector import Detector
 
 MINE = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
 pytestmark = pytest.mark.skipif(not MINE, reason="only Linux has control groups")
@@ -52,18 +53,24 @@ def _first(group: str, quota: int) -> dict[str, str]:
     return {f"{group}/cpu.cfs_quota_us": str(quota), f"{group}/cpu.cfs_period_us": "100000"}
 
 
-def test_a_model_keeps_to_the_processors_that_there_are_unless_told_otherwise() -> None:
-    code = (
-        "import os, torch\n"
-        "os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n"
-        "torch.set_num_threads(4)\n"
-        "from forgemap.detector import Detector\n"
-        "Detector.load('default', detector=None)\n"
-        "print(torch.get_num_threads())\n"
-    )
-    free = {k: v for k, v in os.environ.items() if k != "OMP_NUM_THREADS"}
-    for environment, threads in ((free, "1"), (free | {"OMP_NUM_THREADS": "4"}, "4")):
-        done = subprocess.run(
-            [sys.executable, "-c", code], env=environment, capture_output=True, text=True
-        )
-        assert done.stdout.strip() == threads, done.stderr
+@pytest.fixture
+def one_processor(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """This process may run on one processor alone, and nobody has asked for threads."""
+    mine, threads = os.sched_getaffinity(0), torch.get_num_threads()
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    os.sched_setaffinity(0, {min(mine)})
+    yield
+    os.sched_setaffinity(0, mine)
+    torch.set_num_threads(threads)
+
+
+def test_a_model_keeps_to_the_processors_that_there_are_unless_told_otherwise(
+    one_processor: None, model_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.set_num_threads(3)
+    Detector.load(model_folder, detector=None)
+    assert torch.get_num_threads() == 1
+    torch.set_num_threads(3)
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    Detector.load(model_folder, detector=None)
+    assert torch.get_num_threads() == 3
