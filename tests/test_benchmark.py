@@ -85,7 +85,7 @@ class Seer:
 
 @pytest.fixture
 def detector(model_folder: Path) -> Detector:
-    return Detector.load(model_folder)
+    return Detector.load(model_folder, detector=None)
 
 
 def without_time(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -5,51 +5,24 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
-import torch
 from PIL import Image as PILImage
 from typer.testing import CliRunner
 
-from forgemap import classifiers
 from forgemap.cli import app
 from forgemap.errors import DataError, ModelError
 from forgemap.evaluate.calibration import Limits
 from forgemap.evaluate.calibration_generated import Scores, decide, reduced_photos
-from forgemap.evaluate.embed import Model, embed
 from forgemap.generated import GenerationDetector, Rule
 from forgemap.image import load_image
-from forgemap.models.checkpoint import save_model
-from forgemap.models.embedder import Embedder
 
-
-def pictures(root: Path, count: int) -> Path:
-    """Noisy photographs, and the same enlarged from half their size as a generator would."""
-    rng = np.random.default_rng(0)
-    for name in ("real", "soft"):
-        (root / name).mkdir(parents=True)
-    for i in range(count):
-        noise = rng.normal(128, 30, (72, 80, 3))
-        soft = cv2.resize(cv2.resize(noise, (40, 36)), (80, 72), interpolation=cv2.INTER_CUBIC)
-        for name, pixels in (("real", noise), ("soft", soft)):
-            pixels = pixels.clip(0, 255).astype(np.uint8)
-            PILImage.fromarray(pixels).save(root / name / f"{i:03d}.png")
-    return root
+from .soft_pictures import pictures, small_embedder
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """An embedder of random weights and its classifier."""
-    torch.manual_seed(0)
-    network = Embedder(width=24, layers=1, heads=3, mlp=48, image_size=64, stem="spectra").eval()
-    folder = save_model(network, tmp_path / "emb")
-    data = pictures(tmp_path / "train", 20)
-    model = Model.load(folder)
-    found = embed(model, data, tmp_path / "train.parquet", progress=False)
-    fitted = classifiers.fit("linear", found.vectors, found["label"], model.source)
-    classifiers.save(fitted, folder / "linear.safetensors")
-    return folder
+    return small_embedder(tmp_path)
 
 
 def test_the_command_writes_a_rule_that_keeps_the_limit(folder, tmp_path):

@@ -12,6 +12,7 @@ from forgemap.synth.benign import BENIGN
 
 from .conftest import picture
 from .edited_set import write_edited_set
+from .soft_pictures import small_embedder
 
 
 def test_every_kind_of_photograph_has_a_line_and_every_model_a_column(
@@ -21,7 +22,8 @@ def test_every_kind_of_photograph_has_a_line_and_every_model_a_column(
     for i in range(24):  # about a tenth of them are of the test split
         PILImage.fromarray(picture(180, 420, seed=i)).save(tmp_path / f"photos/{i}.png")
     edited = write_edited_set(tmp_path / "set", 4)
-    flags = ["--edits", str(edited), "--model", "default", "--model", "default"]
+    model = str(small_embedder(tmp_path))
+    flags = ["--edits", str(edited), "--model", model, "--model", model]
     assert generated_alarms.main([str(tmp_path / "photos"), *flags]) == 0
     lines = [line.split("|")[1:-1] for line in capsys.readouterr().out.splitlines() if "|" in line]
     rows = {row[0].strip(): [cell.strip() for cell in row[1:]] for row in lines[2:]}

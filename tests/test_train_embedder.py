@@ -604,6 +604,7 @@ def test_what_a_frozen_stem_keeps_must_be_one_of_traces(generated: Path, tmp_pat
         train(config, progress=False)
 
 
+@pytest.mark.slow
 def test_a_killed_run_with_a_frozen_stem_ends_as_an_uninterrupted_one(
     generated: Path, tmp_path: Path
 ) -> None:

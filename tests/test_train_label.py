@@ -76,6 +76,7 @@ def test_a_model_in_16_bits_is_half_the_file_is_what_was_validated_and_leaves_tr
     assert (tmp_path / "True/loss.csv").read_text() == (tmp_path / "False/loss.csv").read_text()
 
 
+@pytest.mark.slow
 def test_a_killed_run_by_labels_ends_as_an_uninterrupted_one(
     generated: Path,  # noqa: F811
     tmp_path: Path,
