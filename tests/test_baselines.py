@@ -225,6 +225,12 @@ def test_the_experiment_has_a_row_for_each_picture_and_attack(
     assert all(f"| {attack} |" in text for attack in attacks)
 
 
+def test_a_jpeg_reaches_the_model_as_a_file() -> None:
+    for name, change in fooling.TRIVIAL.items():
+        changed = change(picture(), np.random.default_rng(0))
+        assert isinstance(changed, bytes) is ("JPEG" in name), name
+
+
 def test_the_tables_count_what_was_found_before() -> None:
     def row(image: int, edited: bool, attack: str, found: bool) -> dict[str, object]:
         verdict = "manipulated" if found else "inconclusive"
