@@ -171,7 +171,7 @@ def run(
             continue
         mask = read_mask(record)
         rng = np.random.default_rng([seed, number])
-        made: dict[str, Changed] = {"none": pixels}
+        made: dict[str, Changed] = {"none": record.image.read_bytes()}
         goal = HIDE if record.manipulated else FRAME
         for budget in budgets:
             made[f"gradient, {budget}"] = pgd(

@@ -44,11 +44,8 @@ def test_the_command_writes_a_rule_that_keeps_the_limit(folder, tmp_path):
     assert verdicts["soft"].count("generated") > 10
 
 
-@pytest.mark.parametrize(
-    "flag",
-    ["--flagged", "--flagged-processed", "--whole", "--min-colours"],
-)
-def test_limits_of_localizers_are_refused_for_an_embedder(folder, flag):
+@pytest.mark.parametrize("flag", ["--flagged", "--flagged-processed", "--whole", "--min-colours"])
+def test_limits_of_the_mask_are_refused_for_an_embedder(folder, flag):
     before = (folder / "config.json").read_text()
     done = CliRunner().invoke(app, ["calibrate", str(folder), "nowhere", flag, "0"])
     assert f"{flag} is for localizers" in str(done.exception)

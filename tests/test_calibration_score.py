@@ -33,12 +33,9 @@ BY_DOUBTS = Limits(clear_below=1.0)
 
 
 def calibrated(
-    seen: list[Observation],
-    values: Values,
-    statistic: str = "evidence_lse",
-    limits: Limits = BY_DOUBTS,
+    seen: list[Observation], values: Values, statistic: str = "evidence_lse"
 ) -> Calibration:
-    return decide(seen, values, float(SHIFTS[0]), "val", limits, statistic)
+    return decide(seen, values, float(SHIFTS[0]), "val", BY_DOUBTS, statistic)
 
 
 def test_no_photo_is_on_both_sides_of_the_division() -> None:
@@ -161,7 +158,7 @@ def test_no_picture_is_accused_below_or_cleared_from_a_score_on() -> None:
     usual, sure, lax = (
         decide(seen, values, float(SHIFTS[0]), "val", limits).decision
         for limits in (
-            Limits(clear_below=1.0),
+            BY_DOUBTS,
             Limits(clear_below=0.5, manipulated_at=0.999),
             Limits(clear_below=0.99, manipulated_at=0.1),
         )

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import cv2
 import pytest
 import torch
 
@@ -56,20 +57,22 @@ def _first(group: str, quota: int) -> dict[str, str]:
 @pytest.fixture
 def one_processor(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """This process may run on one processor alone, and nobody has asked for threads."""
-    mine, threads = os.sched_getaffinity(0), torch.get_num_threads()
+    mine, threads = os.sched_getaffinity(0), (torch.get_num_threads(), cv2.getNumThreads())
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     os.sched_setaffinity(0, {min(mine)})
     yield
     os.sched_setaffinity(0, mine)
-    torch.set_num_threads(threads)
+    torch.set_num_threads(threads[0])
+    cv2.setNumThreads(threads[1])
 
 
 def test_a_model_keeps_to_the_processors_that_there_are_unless_told_otherwise(
     one_processor: None, model_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     torch.set_num_threads(3)
+    cv2.setNumThreads(3)
     Detector.load(model_folder, detector=None)
-    assert torch.get_num_threads() == 1
+    assert torch.get_num_threads() == cv2.getNumThreads() == 1
     torch.set_num_threads(3)
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     Detector.load(model_folder, detector=None)

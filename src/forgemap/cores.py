@@ -16,7 +16,8 @@ def available(system: Path = SYSTEM) -> int:
 
     A container that is held to two processors still sees all 64 of its machine. Whoever then starts
     64 threads has them stopped for most of every tenth of a second, and each step of a network
-    waits for the last of them.
+    waits for the last of them. (`joblib.cpu_count` counts alike, but comes with extras alone and
+    looks at the outermost group.)
 
     Args:
         system: the root of the file system where Linux tells its control groups.
@@ -46,9 +47,9 @@ def _groups(system: Path) -> Iterator[Path]:
     for line in _text(system / "proc/self/cgroup").splitlines():
         _, controllers, path = line.split(":", 2)
         if "cpu" in controllers.split(","):  # version 1: each controller is mounted by itself
-            mounts = [mount / "cpu", mount / controllers]
+            mounts = {mount / "cpu", mount / controllers}
         elif not controllers:
-            mounts = [mount, mount / "unified"]
+            mounts = {mount, mount / "unified"}
         else:
             continue
         # A container may be shown its machine's path, but has its own group where the mount begins.

@@ -14,6 +14,7 @@ from lightning_fabric import Fabric
 from rich.console import Console
 from torch import Tensor, nn
 
+from ..cores import keep_to_them
 from ..errors import ForgemapError
 from ..models.generators import save_generator
 from .config import described
@@ -123,6 +124,7 @@ def fit(
     run.check_space(network)
     run.claim({f.name: getattr(config, f.name) for f in fields(config)}, free=config.FREE)
 
+    keep_to_them()
     fabric = Fabric(
         accelerator=config.accelerator,
         devices=1,
