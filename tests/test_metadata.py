@@ -101,6 +101,56 @@ def test_what_image_generators_leave_is_found() -> None:
     assert found.software == "Some Tool"
 
 
+SETTINGS = "a cat\nNegative prompt: dog\nSteps: 20, Sampler: Euler a, CFG scale: 7, Seed: 1"
+
+
+@pytest.mark.parametrize(
+    "comment",
+    [
+        b"UNICODE\0" + SETTINGS.encode("utf-16-be"),
+        b"UNICODE\0" + SETTINGS.encode("utf-16-le"),
+        b"ASCII\0\0\0" + SETTINGS.encode(),
+        b"UNICODE\0" + '{"sui_image_params": {"prompt": "a cat"}}'.encode("utf-16-be"),
+        b'ASCII\0\0\0{"3": {"class_type": "KSampler", "inputs": {}}}',
+    ],
+)
+def test_what_generators_leave_in_comments_of_jpegs_is_found(comment: bytes) -> None:
+    exif = PILImage.Exif()
+    exif.get_ifd(0x8769)[0x9286] = comment
+    (finding,) = read(jpeg(exif=exif)).findings
+    assert "image generators leave" in finding
+    assert "cat" not in finding
+
+
+def test_a_workflow_in_the_place_of_the_camera_is_no_camera() -> None:
+    exif = PILImage.Exif()
+    exif[271], exif[272] = 'workflow:{"nodes": []}', 'prompt:{"3": {}}'
+    found = read(jpeg(exif=exif))
+    assert found.camera is None
+    assert "image generators leave" in found.findings[0]
+
+
+def test_settings_in_xmp_are_found() -> None:
+    value = "{&quot;3&quot;: {&quot;class_type&quot;: &quot;KSampler&quot;}}"
+    packet = f'<rdf:Description xmlns:exif="exif" exif:UserComment="{value}"/>'
+    assert "image generators leave" in read(jpeg(xmp=packet.encode())).findings[0]
+
+
+def test_a_generators_job_is_found_in_a_description() -> None:
+    job = "a cat --v 6 Job ID: 0f4a1c9e-12ab-4c3d-9e8f-001122334455"
+    (finding,) = read(png(Description=job)).findings
+    assert "image generators leave" in finding
+
+
+@pytest.mark.parametrize(
+    "words", ["Steps: 200 down to the sea", "Job ID: 4711", "My prompt: a walk {with the dog}"]
+)
+def test_comments_of_people_are_no_settings(words: str) -> None:
+    exif = camera(_270=words)
+    exif.get_ifd(0x8769)[0x9286] = b"ASCII\0\0\0" + words.encode()
+    assert read(jpeg(exif=exif)).findings == []
+
+
 @pytest.mark.parametrize("orientation", [1, 3, 6])
 def test_a_thumbnail_of_the_same_picture_agrees_and_of_another_does_not(orientation: int) -> None:
     wide = picture(200, 320, seed=8)  # 16:10 in a thumbnail of 4:3: bars above and below

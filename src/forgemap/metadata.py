@@ -13,6 +13,7 @@ import io
 import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
+from html import unescape
 from typing import Any
 
 import cv2
@@ -27,6 +28,7 @@ from .pixels import stored_view
 # Tags of TIFF 6.0 and EXIF 2.32.
 _MAKE, _MODEL, _SOFTWARE, _CHANGED, _THUMB_AT, _THUMB_SIZE = 271, 272, 305, 306, 513, 514
 _EXIF, _GPS, _TAKEN, _LENS = 0x8769, 0x8825, 0x9003, 0xA434
+_DESCRIPTION, _COMMENT = 270, 0x9286
 
 _MOST = 200  # characters of any one entry that are repeated
 _MOST_XMP = 2**20
@@ -40,7 +42,19 @@ _GENERATORS = (
     *("stable diffusion", "midjourney", "dall-e", "dall·e", "openai", "firefly", "comfyui"),
     *("invokeai", "automatic1111", "novelai", "imagen", "ideogram", "flux", "leonardo.ai"),
 )
-_PROMPT_KEYS = {"parameters", "prompt", "workflow", "invokeai_metadata", "sd-metadata", "dream"}
+_PROMPT_KEYS = {
+    *("parameters", "prompt", "workflow", "invokeai_metadata", "sd-metadata", "dream"),
+    *("fooocus_scheme", "sui_image_params", "generation_data"),
+}
+# The same where a format has no named entries: in EXIF's comments, descriptions, even the camera.
+_PROMPT = re.compile(
+    r"Steps: \d+,.{0,300}\b(Sampler|CFG scale|Seed): "  # Stable Diffusion's web interfaces
+    r"|\b(prompt|workflow): ?\{\s*[\"}]"  # ComfyUI, in the names of camera and maker
+    r'|"class_type" ?: ?"'  # ComfyUI, as it is
+    r'|"sui_image_params"'  # SwarmUI
+    r"|\bJob ID: [0-9a-f]{8}-[0-9a-f]{4}-",  # Midjourney
+    re.IGNORECASE | re.DOTALL,
+)
 
 # IPTC's digital source types that say more than "a camera took it", in words.
 _SOURCE_TYPES = {
@@ -119,7 +133,11 @@ def read_metadata(data: bytes, format: str, pixels: np.ndarray, orientation: int
         return Metadata(c2pa=signed.text if signed else None, findings=damaged)
     xmp = _xmp(im)
     texts = {str(k): str(v) for k, v in im.info.items() if isinstance(v, str)}
-    maker, model = _text(exif.get(_MAKE)), _text(exif.get(_MODEL))
+    notes = [exif.get(tag) for tag in (_MAKE, _MODEL, _DESCRIPTION)]
+    notes += [details.get(_COMMENT), im.info.get("comment"), unescape(xmp), *texts.values()]
+    prompted = any(_PROMPT.search(_comment(note)) for note in notes)
+    cameras = (_text(exif.get(tag)) for tag in (_MAKE, _MODEL))
+    maker, model = (None if name and "{" in name else name for name in cameras)
     if maker and model and model.lower().startswith(maker.lower().split()[0]):
         maker = None  # "Canon" and "Canon EOS R5"
     software = (
@@ -138,7 +156,7 @@ def read_metadata(data: bytes, format: str, pixels: np.ndarray, orientation: int
         c2pa=signed.text if signed else None,
         thumbnail=_thumbnail(im, pixels, orientation),
     )
-    found.findings.extend(_findings(found, texts, xmp, kind))
+    found.findings.extend(_findings(found, texts, xmp, kind, prompted))
     found.findings.extend(_of_credentials(signed))
     return found
 
@@ -151,11 +169,15 @@ def _of_credentials(signed: Credentials | None) -> Iterator[str]:
         )
 
 
-def _findings(found: Metadata, texts: dict[str, str], xmp: str, kind: str | None) -> Iterator[str]:
+def _findings(
+    found: Metadata, texts: dict[str, str], xmp: str, kind: str | None, prompted: bool
+) -> Iterator[str]:
     """Sentences on what is out of the ordinary."""
     named = (found.software or "").lower()
     if prompts := sorted(_PROMPT_KEYS & {key.lower() for key in texts}):
         yield f"It holds the entry “{prompts[0]}”, in which image generators keep their prompts."
+    elif prompted:
+        yield "A comment in it reads as the settings that image generators leave there."
     if kind and "lgorithmicMedia" in kind:
         yield "It declares that a generative model made or edited it."
     elif any(name in named for name in _GENERATORS):
@@ -182,6 +204,18 @@ def _text(value: Any) -> str | None:
         return None
     kept = "".join(c if c.isprintable() else " " for c in value.split("\0")[0])
     return " ".join(kept.split())[:_MOST] or None
+
+
+def _comment(value: Any) -> str:
+    """All of a text; EXIF's comments begin with eight bytes that name their encoding."""
+    if isinstance(value, bytes):
+        value = value[:_MOST_XMP]
+        kind, rest = value[:8], value[8:]
+        if kind.startswith(b"UNICODE"):  # of either byte order, whatever the file's own is
+            order = "utf-16-be" if rest[:2].startswith(b"\0") else "utf-16-le"
+            return rest.decode(order, "replace")
+        return value.decode("utf-8", "replace")
+    return value[:_MOST_XMP] if isinstance(value, str) else ""
 
 
 def _date(value: Any) -> str | None:
