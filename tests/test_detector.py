@@ -12,8 +12,10 @@ import torch
 from PIL import Image as PILImage
 
 import forgemap
+from forgemap import engines
 from forgemap.detector import Detector
 from forgemap.errors import ImageError, ModelError
+from forgemap.generated import GenerationDetector
 from forgemap.image import load_image
 from forgemap.report import VERDICTS
 from forgemap.scoring import Decision
@@ -161,8 +163,9 @@ def test_thread_count_is_left_alone(model_folder):
 def test_missing_model_device_and_bad_decision_are_model_errors(model_folder, tmp_path):
     with pytest.raises(ModelError, match="nowhere"):
         Detector.load(tmp_path / "nowhere")
-    with pytest.raises(ModelError, match="'abacus'"):
-        Detector.load(model_folder, device="abacus")
+    for load in (Detector.load, GenerationDetector.load, engines.load):
+        with pytest.raises(ModelError, match="'abacus'"):
+            load("default" if load == GenerationDetector.load else model_folder, device="abacus")
     folder = with_config(model_folder, tmp_path, decision={"treshold": 0.5})
     with pytest.raises(ModelError, match=r"config\.json.*treshold"):
         Detector.load(folder)

@@ -12,10 +12,11 @@ from PIL import Image as PILImage
 from typer.testing import CliRunner
 
 from forgemap import classifiers
+from forgemap.answers import together
 from forgemap.cli import app
 from forgemap.detector import Detector
 from forgemap.errors import ModelError
-from forgemap.generated import VERDICTS, GenerationDetector, Rule, together
+from forgemap.generated import VERDICTS, GenerationDetector, Rule
 from forgemap.image import load_image
 from forgemap.models.checkpoint import save_model
 from forgemap.models.embedder import Embedder

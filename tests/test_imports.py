@@ -21,11 +21,13 @@ HEAVY = {
 # Module (or package) -> what of forgemap it may import, besides errors, files, cores and itself.
 ALLOWED = {
     "cores": set(),
+    "entries": set(),
+    "answers": set(),
     "preprocess": set(),
     "pooling": set(),
     "compression": {"jpeg"},
-    "familiarity": {"compression", "scoring"},
-    "confidence": {"scoring"},
+    "familiarity": {"compression", "entries", "scoring"},
+    "confidence": {"entries"},
     "report": {"confidence", "drawing"},
     "report_html": {"drawing", "report"},
     "image": {"decode", "jpeg", "metadata", "pixels"},
@@ -34,10 +36,11 @@ ALLOWED = {
     "models": {"preprocess"},
     "tiling": {"preprocess"},
     "windows": {"tiling"},
-    "scoring": {"pooling"},
-    "generated": {"classifiers", "engines", "image", "models", "scoring"},
+    "scoring": {"entries", "pooling"},
+    "generated": {"classifiers", "engines", "entries", "image", "models", "scoring"},
     "detector": {
         *(
+            "answers",
             "compression",
             "confidence",
             "engines",

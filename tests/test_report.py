@@ -53,7 +53,7 @@ def report_of(heat: np.ndarray | None, **values: object) -> Report:
 
 
 def unreadable(path: str = "bad.jpg") -> Report:
-    return Report(path, *[None] * 7, error=f"{path} is empty: get a complete copy")
+    return Report(path, error=f"{path} is empty: get a complete copy")
 
 
 # ---------------------------------------------------------------------------------- the object

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from .detector import Detector, failure
+from .detector import Detector
 from .errors import ForgemapError, ImageError
 from .files import write_whole
 from .image import DEFAULT_MAX_PIXELS, load_image
@@ -42,7 +42,7 @@ def analyze_files(
         try:
             image = load_image(path, max_pixels=max_pixels, metadata=True)
         except ImageError as error:
-            report = failure(str(path), error, detector.name)
+            report = Report(str(path), model=detector.name, error=str(error))
             if page is not None:
                 page.add(report)
             yield report

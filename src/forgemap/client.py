@@ -299,7 +299,6 @@ _FIELDS = {f.name for f in fields(RemoteReport)}
 def _report(said: Mapping[str, Any]) -> RemoteReport:
     """The server's JSON as a Report; entries of a newer server are left out."""
     values = {k: v for k, v in said.items() if k in _FIELDS and v is not None}
-    blank = dict.fromkeys(("sha256", "width", "height", "orientation", "verdict", "score", "area"))
     values["regions"] = [
         Region(
             tuple(r["box"]),
@@ -310,4 +309,4 @@ def _report(said: Mapping[str, Any]) -> RemoteReport:
         )
         for r in said["regions"]
     ]
-    return RemoteReport(**{**blank, **values})
+    return RemoteReport(**values)

@@ -24,8 +24,8 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
+from .entries import strict_entries
 from .errors import ModelError
-from .scoring import strict_entries
 
 CELL = 8
 """Side in pixels of the squares that have one confidence each."""

@@ -14,11 +14,12 @@ from torch import nn
 
 from . import confidence as confidences
 from . import engines
+from .answers import together
 from .compression import palette, pixel_quality
 from .confidence import Confidence
 from .errors import ImageError, ModelError
 from .familiarity import Familiarity, temper
-from .generated import GenerationDetector, together
+from .generated import GenerationDetector
 from .image import DEFAULT_MAX_PIXELS, Image, load_image
 from .models.checkpoint import find_folder
 from .models.ledger import check_weights
@@ -129,7 +130,6 @@ class Detector:
             ModelError: no such model, a broken one, a device that this machine lacks, or an
                 engine that is not installed.
         """
-        device = _device(device)
         windows = Windows.parse(windows) if isinstance(windows, str) else windows
         bundled = model == "default"
         if bundled and not (WEIGHTS / "default" / "config.json").is_file():
@@ -284,23 +284,7 @@ class Detector:
                 yield self.analyze(source, max_pixels=max_pixels, threshold=threshold)
             except ImageError as error:
                 name = str(source) if isinstance(source, (str, Path)) else "<picture>"
-                yield failure(name, error, self.name)
-
-
-def failure(path: str, error: ImageError | str, model: str | None = None) -> Report:
-    """The Report of a picture that could not be read: its path, the model and the error."""
-    return Report(
-        path=path,
-        sha256=None,
-        width=None,
-        height=None,
-        orientation=None,
-        verdict=None,
-        score=None,
-        area=None,
-        model=model,
-        error=str(error),
-    )
+                yield Report(name, model=self.name, error=str(error))
 
 
 def load(model: str | Path = "default", device: str | torch.device = "cpu") -> Detector:
@@ -318,15 +302,3 @@ def analyze(
 @lru_cache(maxsize=2)
 def _loaded(model: str, device: str) -> Detector:
     return Detector.load(model, device)
-
-
-def _device(name: str | torch.device) -> torch.device:
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).strip().split("\n")[0]
-        raise ModelError(
-            f"Device {str(name)!r} cannot be used here ({reason}); try cpu."
-        ) from error
-    return device

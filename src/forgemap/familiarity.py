@@ -21,8 +21,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .compression import BLOCK, grid, luma, patches
+from .entries import strict_entries
 from .errors import ModelError
-from .scoring import Judgement, strict_entries
+from .scoring import Judgement
 
 SMALLEST = 32
 """Pictures with a shorter side are not looked at: too few pixels for a statistic."""

@@ -52,18 +52,18 @@ class Report:
 
     path: str
     """As it was given."""
-    sha256: str | None
+    sha256: str | None = None
     """Of the file's bytes."""
-    width: int | None
-    height: int | None
+    width: int | None = None
+    height: int | None = None
     """Of the displayed picture, in pixels."""
-    orientation: int | None
+    orientation: int | None = None
     """EXIF orientation that was applied, 1..8; see ``image.to_stored``."""
-    verdict: str | None
+    verdict: str | None = None
     """One of ``VERDICTS``; None if the picture could not be read."""
-    score: float | None
+    score: float | None = None
     """In [0, 1]: how strongly the picture as a whole looks edited."""
-    area: float | None
+    area: float | None = None
     """Share of the picture that lies in the mask, in [0, 1]."""
     regions: list[Region] = field(default_factory=list)
     """Largest and surest first."""
@@ -86,7 +86,7 @@ class Report:
     summary: str | None = None
     """Both answers in one sentence; None if only one was asked for."""
     disagree: bool = False
-    """Do the two answers contradict each other? See ``generated.together``."""
+    """Do the two answers contradict each other? See ``answers.together``."""
     metadata: dict[str, Any] | None = None
     """What the file says of itself, as ``metadata.Metadata``; None if it was not read."""
     mean_confidence: float | None = None

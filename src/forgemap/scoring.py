@@ -6,11 +6,12 @@ import itertools
 import math
 from bisect import bisect
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from .entries import strict_entries
 from .errors import ModelError
 from .pooling import FEATURES
 from .pooling import features as features
@@ -284,25 +285,6 @@ class Decision:
         return cls(**strict_entries(cls(), data, "decision"))
 
 
-def strict_entries(usual: Any, data: Mapping[str, Any], what: str) -> Mapping[str, Any]:
-    """`data`, if each entry is a field of the dataclass `usual` and of the same kind as there.
-
-    Raises:
-        ModelError: it names the first that is not; `what` says of what it is an entry.
-    """
-    names = {f.name for f in fields(usual)}
-    if unknown := sorted(set(data) - names):
-        raise ModelError(
-            f"{what}: unknown entry {unknown[0]!r}; valid: {', '.join(sorted(names))}."
-        )
-    of_text = {f.name for f in fields(usual) if f.type == "tuple[str, ...]"}
-    for name, value in data.items():
-        example = getattr(usual, name)
-        if not _fits(("",) if name in of_text else example, value):
-            raise ModelError(f"{what}: {name} cannot be {value!r}.")
-    return data
-
-
 def share_reaching(below: Sequence[float], score: float) -> str:
     """In words, the share of pictures whose score reaches `score`.
 
@@ -311,16 +293,6 @@ def share_reaching(below: Sequence[float], score: float) -> str:
     """
     share = 1 - float(np.searchsorted(below, score, side="right") - 1) / (len(below) - 1)
     return "fewer than 1 %" if share < 0.01 else f"about {share:.0%}"
-
-
-def _fits(example: object, value: object) -> bool:
-    """Is `value`, read from JSON, of the same kind as `example`?"""
-    if isinstance(example, tuple):
-        first = example[0] if example else 0.0  # of numbers, where it is empty by default
-        return isinstance(value, (list, tuple)) and all(_fits(first, v) for v in value)
-    if isinstance(example, float):
-        return isinstance(value, (int, float)) and not isinstance(value, bool)
-    return type(value) is type(example)
 
 
 def _percent(share: float) -> str:

@@ -98,8 +98,9 @@ def analyze(
     """
     with quickly():
         from ..analysis import analyze_files, to_json, with_progress, write_json
-        from ..detector import Detector, failure
+        from ..detector import Detector
         from ..image import find_images
+        from ..report import Report
         from ..report_html import ReportWriter
 
     found = find_images(paths)
@@ -127,7 +128,9 @@ def analyze(
         if files and report:
             page = ReportWriter(out / "report.html", title="Forgemap report", settings=settings)
             stack.enter_context(page)
-        reports = [failure(path, problem, judge.name) for path, problem in found.problems]
+        reports = [
+            Report(path, model=judge.name, error=problem) for path, problem in found.problems
+        ]
         for problem in reports:
             if page is not None:
                 page.add(problem)

@@ -15,6 +15,7 @@ from ..models import huggingface
 from ..models.checkpoint import CONFIG, find_folder, load_model, weights_sha256
 from ..models.embedder import Embedder
 from ..preprocess import Preprocess
+from .devices import usable
 from .names import RUNTIMES, Computed, check_names, installed, require
 from .record import RECORD, Export, check_files, exports_of, read_export
 
@@ -65,10 +66,10 @@ def load(
 
     Raises:
         ModelError: an unknown name; an engine that is not installed (the extra is named); no such
-            export; a corrupt one; and all that `load_model` raises.
+            export; a corrupt one; a device that this machine lacks; all that `load_model` raises.
     """
     check_names(engine, precision)
-    device = torch.device(device)
+    device = usable(device)
     keep_to_them()
     path = find_folder(folder)
     if (path / RECORD).is_file():
