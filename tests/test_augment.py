@@ -39,11 +39,30 @@ def test_a_crop_is_a_function_of_its_draws_alone(strength: float) -> None:
         assert np.array_equal(one[0], two[0]) and np.array_equal(one[1], two[1])
 
 
+def own(crop: np.ndarray) -> bool:
+    """Are these pixels of `coordinates`, turned or flipped at most?"""
+    steps = [
+        np.abs(np.diff(crop[..., c].astype(int), axis=axis)) for c in (0, 1) for axis in (0, 1)
+    ]
+    return all({*np.unique(step)} <= {0, 1, 255} for step in steps)
+
+
 def test_without_strength_the_pixels_are_the_pictures_own() -> None:
     pixels, mask = coordinates(), np.zeros((320, 400), np.uint8)
     for seed in range(12):
-        crop, _ = augment(pixels, mask, np.random.default_rng(seed), 208, 0.0)
-        steps = [
-            np.abs(np.diff(crop[..., c].astype(int), axis=axis)) for c in (0, 1) for axis in (0, 1)
-        ]
-        assert all({*np.unique(step)} <= {0, 1, 255} for step in steps)
+        assert own(augment(pixels, mask, np.random.default_rng(seed), 208, 0.0)[0])
+
+
+@pytest.mark.parametrize(("strength", "compressed"), [(0.0, 0.4), (0.0, 1.0), (0.2, 0.05)])
+def test_the_share_of_compressed_crops_is_the_larger_of_both(
+    strength: float, compressed: float
+) -> None:
+    pixels, mask = coordinates(), np.zeros((320, 400), np.uint8)
+    changed = 0
+    for seed in range(300):
+        rng = np.random.default_rng(seed)
+        changed += not own(augment(pixels, mask, rng, 64, strength, compressed=compressed)[0])
+    # With strength, resampling and light processing change further crops, 7 % each.
+    least = max(0.5 * strength, compressed)
+    most = least + (1 - least) * 0.7 * strength
+    assert least - 0.08 <= changed / 300 <= most + 0.08

@@ -101,7 +101,7 @@ def test_without_graphics_nothing_is_drawn() -> None:
         ({"graphics": 1.5}, "graphics"),
         (
             {"graphics": 0.2, "samples": "whole", "architecture": "declip"},
-            "--graphics and --textures draw on crops",
+            "--textures and --compressed change crops",
         ),
     ],
 )

@@ -83,7 +83,7 @@ def test_textured_crops_are_one_jpeg_throughout_or_marked() -> None:
         ({"textures": 1.5}, "textures"),
         (
             {"textures": 0.2, "samples": "whole", "architecture": "declip"},
-            "--graphics and --textures draw on crops",
+            "--textures and --compressed change crops",
         ),
     ],
 )

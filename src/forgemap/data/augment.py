@@ -128,6 +128,7 @@ def augment(
     strength: float = 1.0,
     graphics: float = 0.0,
     textures: float = 0.0,
+    compressed: float = 0.0,
 ) -> tuple[Pixels, np.ndarray]:
     """One training crop: window, resampling, flips, light processing, graphics, re-encoding.
 
@@ -147,6 +148,8 @@ def augment(
         textures: share of the crops in which things of a strong texture are drawn, whatever the
             strength: two in three before all is shrunk and saved as JPEG, as part of the scene, one
             in three afterwards, as an edit; see `draw_textures`.
+        compressed: share of the crops that are saved as JPEG or WebP at the end, where that is more
+            than the half of ``strength`` that are anyhow.
 
     Returns:
         pixels (size, size, 3) uint8 and mask (size, size) uint8, 0 or 1.
@@ -178,12 +181,12 @@ def augment(
             pixels = PHOTOMETRIC[str(name)](pixels, rng)
     if graphics and rng.random() < graphics:
         pixels, mask = draw_graphics(pixels, mask, rng)
-    draw = rng.random()
+    draw, lossy = rng.random(), max(0.5 * strength, compressed)
     if texture == "scene" or (texture == "pasted" and rng.random() < 0.5):
         pixels = jpeg(pixels, rng, low=75)
-    elif draw < 0.45 * strength:
+    elif draw < 0.9 * lossy:
         pixels = jpeg(pixels, rng)
-    elif draw < 0.5 * strength:
+    elif draw < lossy:
         pixels = webp(pixels, rng)
 
     top, left = (int(n) for n in rng.integers(0, margin + 1, 2))

@@ -70,12 +70,13 @@ class CropDataset(Dataset[Sample]):
         strength: float = 1.0,
         graphics: float = 0.0,
         textures: float = 0.0,
+        compressed: float = 0.0,
         balance: Balance | None = None,
     ) -> None:
         if not records:
             raise DataError("There is no picture to train on: the train split is empty.")
         self.preprocess, self.size, self.seed = preprocess, size, seed
-        self.strength, self.graphics, self.textures = strength, graphics, textures
+        self.augmentation = (strength, graphics, textures, compressed)
         self.balance = balance or Balance()
         self.groups: dict[str, list[Record]] = {}
         for record in records:
@@ -101,8 +102,7 @@ class CropDataset(Dataset[Sample]):
     def __getitem__(self, index: int) -> Sample:
         rng = np.random.default_rng([self.seed, index])
         pixels, mask = load_pair(self.draw(rng))
-        shares = (self.strength, self.graphics, self.textures)
-        pixels, mask = augment(pixels, mask, rng, self.size, *shares)
+        pixels, mask = augment(pixels, mask, rng, self.size, *self.augmentation)
         return Sample(self.preprocess(pixels)[0], torch.from_numpy(mask)[None].float())
 
 

@@ -39,6 +39,7 @@ def dataset(records: list[Record], config: LocalizerConfig, network: nn.Module) 
         strength=config.augment,
         graphics=config.graphics,
         textures=config.textures,
+        compressed=config.compressed,
         balance=Balance(config.untouched, config.weights),
     )
 

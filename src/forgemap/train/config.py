@@ -62,6 +62,9 @@ class LocalizerConfig:
     textures: float = described(
         0.0, "Crops: share with things of a strong texture in them, which are no edits."
     )
+    compressed: float = described(
+        0.0, "Crops: share saved as JPEG or WebP last, where more than half of --augment."
+    )
     untouched: float = described(0.4, "Crops: share that comes from untouched pictures.")
     weights: dict[str, float] = described(
         {}, "Crops: shares of the methods among the edited, where not 1: {method: weight}."
@@ -149,6 +152,7 @@ class LocalizerConfig:
             "augment": (0 <= self.augment <= 1, "between 0 and 1"),
             "graphics": (0 <= self.graphics <= 1, "between 0 and 1"),
             "textures": (0 <= self.textures <= 1, "between 0 and 1"),
+            "compressed": (0 <= self.compressed <= 1, "between 0 and 1"),
             "untouched": (0 <= self.untouched <= 1, "between 0 and 1"),
             "views": (self.views >= 0, "at least 0"),
             "cache_limit": (self.cache_limit > 0, "above 0"),
@@ -233,8 +237,9 @@ class LocalizerConfig:
                 f"--perturb {self.perturb} is for --samples whole; crops have --augment.",
             ),
             (
-                whole and (self.graphics > 0 or self.textures > 0),
-                "--graphics and --textures draw on crops: whole pictures are taken as they are.",
+                whole and max(self.graphics, self.textures, self.compressed) > 0,
+                "--graphics, --textures and --compressed change crops: whole pictures are taken as "
+                "they are.",
             ),
             (
                 self.views and self.perturb == "none",
