@@ -35,6 +35,13 @@ def forgemap(tmp_path, monkeypatch):
     return lambda *arguments: CliRunner().invoke(app, [str(a) for a in arguments])
 
 
+@pytest.fixture
+def analyze(forgemap, model_folder):
+    """The first question alone, of the tiny model unless another is named."""
+    asked = ("analyze", "--detector", "none")
+    return lambda *files, model=model_folder: forgemap(*asked, "--model", model, *files)
+
+
 def command(*arguments: object, **options) -> subprocess.Popen[str]:
     """The real command in a process of its own."""
     return subprocess.Popen(
@@ -87,9 +94,9 @@ def test_json_is_one_array_and_nothing_else(forgemap, photos, model_folder):
     assert json.loads(Path("forgemap-out/report.json").read_text()) == reports
 
 
-def test_json_regions_are_plain_numbers(forgemap, photos, model_folder, tmp_path):
+def test_json_regions_are_plain_numbers(analyze, photos, model_folder, tmp_path):
     folder = never_manipulated(model_folder, tmp_path, "manipulated")
-    result = forgemap("analyze", photos / "a.png", "--model", folder, "--json", "--threshold", 0.01)
+    result = analyze(photos / "a.png", "--json", "--threshold", 0.01, model=folder)
     (report,) = json.loads(result.stdout)
     (region,) = report["regions"]
     assert region["box"] == [0, 0, 128, 96]
@@ -97,57 +104,53 @@ def test_json_regions_are_plain_numbers(forgemap, photos, model_folder, tmp_path
     assert all(len(point) == 2 for point in region["polygon"])
 
 
-def test_exit_code_is_0_clear_1_manipulated_3_unreadable(forgemap, photos, model_folder, tmp_path):
+def test_exit_code_is_0_clear_1_manipulated_3_unreadable(analyze, photos, model_folder, tmp_path):
     clear = never_manipulated(model_folder, tmp_path)
     manipulated = never_manipulated(model_folder, tmp_path, "manipulated")
-    assert forgemap("analyze", photos, "--model", clear).exit_code == 0
-    assert forgemap("analyze", photos, "--model", manipulated).exit_code == 1
+    assert analyze(photos, model=clear).exit_code == 0
+    assert analyze(photos, model=manipulated).exit_code == 1
     (photos / "bad.png").write_bytes(b"not a picture")
-    assert forgemap("analyze", photos, "--model", clear).exit_code == 3
-    assert forgemap("analyze", photos, "--model", manipulated).exit_code == 3
+    assert analyze(photos, model=clear).exit_code == 3
+    assert analyze(photos, model=manipulated).exit_code == 3
 
 
-def test_missing_file_glob_without_match_and_empty_folder_are_named(
-    forgemap, photos, model_folder, tmp_path
-):
+def test_missing_file_glob_without_match_and_empty_folder_are_named(analyze, photos, tmp_path):
     (tmp_path / "empty").mkdir()
-    result = forgemap(
-        "analyze", photos / "a.png", "gone.jpg", "*.nef", "empty", "--model", model_folder
-    )
+    result = analyze(photos / "a.png", "gone.jpg", "*.nef", "empty")
     assert result.exit_code == 3
     for name in ("gone.jpg", "*.nef", "empty"):
         assert any(name in line for line in result.stderr.splitlines())
     assert Path("forgemap-out/a.mask.png").is_file()
 
 
-def test_no_files_and_no_report_write_less(forgemap, photos, model_folder):
-    forgemap("analyze", photos, "--model", model_folder, "--no-files")
+def test_no_files_and_no_report_write_less(analyze, photos):
+    analyze(photos, "--no-files")
     assert not Path("forgemap-out").exists()
-    forgemap("analyze", photos / "a.png", "--model", model_folder, "--no-report")
+    analyze(photos / "a.png", "--no-report")
     assert sorted(os.listdir("forgemap-out")) == [
         f"a.{kind}.png" for kind in ("heatmap", "mask", "overlay")
     ]
 
 
-def test_outputs_of_an_earlier_run_are_not_taken_for_photographs(forgemap, photos, model_folder):
+def test_outputs_of_an_earlier_run_are_not_taken_for_photographs(analyze, photos):
     for _ in range(2):
-        result = forgemap("analyze", ".", "--model", model_folder, "--json")
+        result = analyze(".", "--json")
         assert len(json.loads(result.stdout)) == 3
-    result = forgemap("analyze", "forgemap-out/a.overlay.png", "--model", model_folder, "--json")
+    result = analyze("forgemap-out/a.overlay.png", "--json")
     assert len(json.loads(result.stdout)) == 1
 
 
-def test_outputs_may_lie_beside_or_above_the_photographs(forgemap, photos, model_folder):
+def test_outputs_may_lie_beside_or_above_the_photographs(analyze, photos):
     for out in (".", photos, photos):
-        result = forgemap("analyze", photos, "--model", model_folder, "--out", out, "--json")
+        result = analyze(photos, "--out", out, "--json")
         assert len(json.loads(result.stdout)) == 3
 
 
-def test_other_files_in_the_output_folder_stay(forgemap, photos, model_folder):
+def test_other_files_in_the_output_folder_stay(analyze, photos):
     Path("out").mkdir()
     Path("out/notes.txt").write_text("mine")
     Path("out/a.mask.png").write_text("old")
-    forgemap("analyze", photos, "--model", model_folder, "--out", "out")
+    analyze(photos, "--out", "out")
     assert Path("out/notes.txt").read_text() == "mine"
     assert Path("out/a.mask.png").read_bytes().startswith(b"\x89PNG")
     assert not [name for name in os.listdir("out") if name.endswith((".part", ".tmp"))]
@@ -231,7 +234,8 @@ def test_wrong_option_is_a_usage_error_with_exit_code_2(forgemap):
 def test_interrupt_ends_with_130_and_no_traceback(tmp_path, model_folder):
     for i in range(40):
         PILImage.new("RGB", (700, 700), (i, i, i)).save(tmp_path / f"{i}.png")
-    process = command("analyze", tmp_path, "--model", model_folder, "--out", tmp_path / "out")
+    asked = ("--model", model_folder, "--detector", "none", "--out", tmp_path / "out")
+    process = command("analyze", tmp_path, *asked)
     deadline = time.monotonic() + 60
     while not list(tmp_path.glob("out/*.mask.png")) and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -254,7 +258,8 @@ def test_reader_that_goes_away_causes_no_traceback(tmp_path):
 def test_unprintable_file_name_is_no_obstacle(photos, model_folder, tmp_path):
     odd = os.fsencode(photos) + b"/\xff\x1b[31m.png"
     os.rename(photos / "a.png", odd)
-    process = command("analyze", photos, "--model", model_folder, cwd=tmp_path)
+    asked = ("--model", model_folder, "--detector", "none")
+    process = command("analyze", photos, *asked, cwd=tmp_path)
     stdout, stderr = process.communicate(timeout=240)
     assert process.returncode in (0, 1), stderr
     assert "\x1b" not in stdout

@@ -145,6 +145,7 @@ def test_a_killed_workers_picture_is_answered_by_the_next(server):
     assert server.metric("forgemap_worker_restarts_total") == restarts + 1
 
 
+@pytest.mark.slow
 def test_a_picture_that_ends_two_workers_is_refused(model):
     """In the queue's own loop, which sees a worker the moment that it has the picture."""
 

@@ -129,6 +129,7 @@ def killed_and_resumed(config: EmbedderConfig, steps: int) -> Path:
     return train(config, progress=False)
 
 
+@pytest.mark.slow
 def test_a_killed_run_ends_with_the_weights_of_an_uninterrupted_one(
     generated: Path, tmp_path: Path
 ) -> None:

@@ -79,6 +79,7 @@ def test_a_declip_network_trains_its_decoder_and_not_its_backbone(
     assert changed and all(name.startswith("decoder.") for name in changed)
 
 
+@pytest.mark.slow
 def test_a_killed_run_ends_with_the_weights_of_an_uninterrupted_one(
     edited: Path, tmp_path: Path
 ) -> None:
