@@ -99,6 +99,11 @@ def test_without_graphics_nothing_is_drawn() -> None:
     ("values", "sentence"),
     [
         ({"graphics": 1.5}, "graphics"),
+        ({"compressed": 1.5}, "compressed"),
+        (
+            {"compressed": 0.2, "samples": "whole", "architecture": "declip"},
+            "--textures and --compressed change crops",
+        ),
         (
             {"graphics": 0.2, "samples": "whole", "architecture": "declip"},
             "--textures and --compressed change crops",

@@ -114,12 +114,15 @@ SETTINGS = "a cat\nNegative prompt: dog\nSteps: 20, Sampler: Euler a, CFG scale:
         b'ASCII\0\0\0{"3": {"class_type": "KSampler", "inputs": {}}}',
     ],
 )
-def test_what_generators_leave_in_comments_of_jpegs_is_found(comment: bytes) -> None:
+def test_what_generators_leave_in_comments_of_jpegs_and_webps_is_found(comment: bytes) -> None:
     exif = PILImage.Exif()
     exif.get_ifd(0x8769)[0x9286] = comment
-    (finding,) = read(jpeg(exif=exif)).findings
-    assert "image generators leave" in finding
-    assert "cat" not in finding
+    webp = io.BytesIO()
+    PILImage.fromarray(PHOTO).save(webp, "WebP", exif=exif)
+    for data in (jpeg(exif=exif), webp.getvalue()):
+        (finding,) = read(data).findings
+        assert "image generators leave" in finding
+        assert "cat" not in finding
 
 
 def test_a_workflow_in_the_place_of_the_camera_is_no_camera() -> None:

@@ -24,6 +24,7 @@ from forgemap.errors import DataError, ForgemapError
 from forgemap.models.build import build
 from forgemap.models.checkpoint import load_model
 from forgemap.preprocess import NATIVE
+from forgemap.train.batches import dataset
 from forgemap.train.localizer import LocalizerConfig, train
 from forgemap.train.schedules import Trapezoid
 
@@ -130,6 +131,20 @@ def test_any_number_of_workers_sees_the_same_samples(edited: Path) -> None:
     again = CropDataset(records, NATIVE, size=48, seed=3)
     assert all(torch.equal(stream[n].image, again[n].image) for n in (0, 5, 1000))
     assert not torch.equal(stream[0].image, stream[1].image)
+
+
+def test_crops_are_compressed_as_the_configuration_asks(edited: Path, tmp_path: Path) -> None:
+    records = [r for r in read_manifest(edited) if r.split == "train"]
+    network = build({"architecture": "tracenet", **SMALL})
+    config = small(edited, tmp_path, augment=0.0, compressed=1.0)
+    asked = dataset(records, config, network)
+    plain, lossy = (
+        CropDataset(records, NATIVE, size=48, seed=0, strength=0.0, compressed=share)
+        for share in (0.0, 1.0)
+    )
+    for number in range(4):
+        assert torch.equal(asked[number].image, lossy[number].image)
+        assert not torch.equal(asked[number].image, plain[number].image)
 
 
 def test_augmentation_does_not_depend_on_whether_the_picture_is_edited() -> None:
