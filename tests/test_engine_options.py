@@ -235,7 +235,13 @@ def test_a_server_s_workers_compute_as_they_are_told(tmp_path, monkeypatch):
     from forgemap.serve import frames, worker
 
     folder = localizer(tmp_path / "model")
-    start = {"models": [str(folder)], "device": "cpu", "detector": "none", "classifier": None}
+    start = {
+        "models": [str(folder)],
+        "device": "cpu",
+        "detector": "none",
+        "classifier": None,
+        "copies": True,
+    }
     answers = io.BytesIO()
     assert worker._load({**start, "engine": "onnx", "precision": "auto"}, answers) is None
     answers.seek(0)
@@ -330,7 +336,13 @@ def test_a_server_s_worker_runs_an_export(exported):
     from forgemap.serve import frames, worker
 
     folder, second = map(str, exported)
-    start = {"models": [folder], "device": "cpu", "detector": second, "classifier": None}
+    start = {
+        "models": [folder],
+        "device": "cpu",
+        "detector": second,
+        "classifier": None,
+        "copies": True,
+    }
     answers = io.BytesIO()
     (judge,) = worker._load({**start, "engine": "onnx", "precision": "auto"}, answers).values()
     assert str(judge.computed) == "onnx in fp32"

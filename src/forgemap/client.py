@@ -19,6 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from .copies import Copy
 from .errors import ForgemapError, ImageError
 from .files import written
 from .report import FILES, Region, Report
@@ -309,4 +310,10 @@ def _report(said: Mapping[str, Any]) -> RemoteReport:
         )
         for r in said["regions"]
     ]
+    values["copies"] = [_copy(c) for c in said.get("copies", ())]
     return RemoteReport(**values)
+
+
+def _copy(said: Mapping[str, Any]) -> Copy:
+    values = {f.name: said[f.name] for f in fields(Copy)}
+    return Copy(**values | {name: tuple(said[name]) for name in ("box", "origin_box")})

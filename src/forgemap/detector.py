@@ -17,12 +17,14 @@ from . import engines
 from .answers import together
 from .compression import palette, pixel_quality
 from .confidence import Confidence
+from .copies import Copies, Copy, find_copies, sentence, tell
 from .errors import ImageError, ModelError
 from .familiarity import Familiarity, temper
 from .generated import GenerationDetector
 from .image import DEFAULT_MAX_PIXELS, Image, load_image
 from .models.checkpoint import find_folder
 from .models.ledger import check_weights
+from .pooling import COPIES
 from .report import Report, find_regions
 from .scoring import Decision, features
 from .tiling import localize, localize_many
@@ -56,6 +58,8 @@ class Detector:
         familiarity: what the thresholds' photographs look like; None: any picture is judged.
         confidence: how sure the mask is, and where; None: reports do not say.
         computed: by which engine and in which precision the model is.
+        copies: look for regions that occur twice, if the decision counts them: as long again as
+            the network takes for a megapixel, and no longer for a larger picture.
 
     Raises:
         ModelError: windows for a model that looks at native resolution.
@@ -74,6 +78,7 @@ class Detector:
         familiarity: Familiarity | None = None,
         confidence: Confidence | None = None,
         computed: engines.Computed | None = None,
+        copies: bool = True,
     ) -> None:
         # Convolutions of native-resolution models are a third faster in this layout on a CPU.
         native = getattr(model, "native", False)
@@ -90,10 +95,12 @@ class Detector:
             check(model)  # type: ignore[arg-type]
             # The thresholds were chosen on maps of the whole-picture pass alone.
             self.decision = self.decision.uncalibrated()
+        self.copies = copies and COPIES in self.decision.features
         self.basis: dict[str, Any] = {
             "weights_sha256": weights_sha256,
             "input_size": getattr(getattr(model, "preprocess", None), "size", None),
             "windows": None if windows is None else str(windows),
+            "copies": self.copies,
             **self.decision.to_dict(),
         }
         self.computed = computed or engines.Computed()
@@ -112,6 +119,7 @@ class Detector:
         classifier: str | Path | None = None,
         engine: str = "auto",
         precision: str = "auto",
+        copies: bool = True,
     ) -> Detector:
         """Read both models.
 
@@ -125,6 +133,7 @@ class Detector:
                 it is not asked.
             engine, precision: what computes the localizer; see `engines.load`. The embedder
                 follows where it has such an export or precision, else it is taken as with "auto".
+            copies: see the class.
 
         Raises:
             ModelError: no such model, a broken one, a device that this machine lacks, or an
@@ -171,6 +180,7 @@ class Detector:
             familiarity=familiarity,
             confidence=confidence,
             computed=loaded.computed,
+            copies=copies,
         )
 
     def predict(self, pixels: np.ndarray) -> Prediction:
@@ -218,10 +228,16 @@ class Detector:
         """What `analyze` says of a picture, from what the network saw in it."""
         threshold = self.decision.mask_threshold if threshold is None else threshold
         heat = prediction.heat
+        told: list[Copy] = []
+        copies = self.search(image.samples)
+        strength = 0.0 if copies is None else copies.strength
+        values = features(heat, prediction.evidence, image.lossy, strength)
+        if copies is not None and self.decision.score(values) >= self.decision.clear_below:
+            heat, told = tell(copies, heat)
         height, width = heat.shape
         area = float(np.count_nonzero(heat >= threshold) / heat.size)
         judgement = self.decision.judge(
-            features(heat, prediction.evidence, image.lossy),
+            values,
             width=width,
             height=height,
             jpeg_quality=self._quality(image),
@@ -249,8 +265,9 @@ class Detector:
             score=judgement.score,
             area=area,
             regions=regions,
+            copies=told,
             model=self.name,
-            reason=judgement.reason,
+            reason=judgement.reason + sentence(told),
             notes=list(image.notes),
             generated=None if generated is None else generated.to_dict(),
             summary=summary,
@@ -262,6 +279,10 @@ class Detector:
             threshold=threshold,
             basis=self.basis,
         )
+
+    def search(self, pixels: np.ndarray) -> Copies | None:
+        """Regions that occur twice in a picture (H, W, 3) uint8 RGB; None if it is not asked."""
+        return find_copies(pixels) if self.copies else None
 
     def _quality(self, image: Image) -> int | None:
         """Of the strongest JPEG compression that the file's tables or the pixels themselves show:

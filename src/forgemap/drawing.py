@@ -108,6 +108,18 @@ def draw_outlines(
         pixels[part] = np.asarray(patch)
 
 
+def draw_link(
+    pixels: np.ndarray, polygon: Sequence[Sequence[int]], start: Sequence[int], end: Sequence[int]
+) -> None:
+    """Draw a thin outline and a line from the middle of one box to that of another."""
+    unit = max(1, round(max(pixels.shape[:2]) / 800))
+    points = [np.array(polygon, np.int32).reshape(-1, 1, 2)]
+    ends = [((box[0] + box[2]) // 2, (box[1] + box[3]) // 2) for box in (start, end)]
+    for colour, width in (((0, 0, 0), 3 * unit), ((255, 255, 255), unit)):
+        cv2.polylines(pixels, points, True, colour, width, cv2.LINE_AA)
+        cv2.line(pixels, ends[0], ends[1], colour, width, cv2.LINE_AA)
+
+
 def shrink(picture: np.ndarray, max_side: int) -> np.ndarray:
     """A copy of (H, W[, C]) whose longer side is at most ``max_side``; smaller ones stay as is."""
     height, width = picture.shape[:2]

@@ -108,25 +108,29 @@ LOSSY = "lossy"
 """1 of a file whose format discards detail, else 0. By itself it says nothing of edits, but empty
 maps mean less where a compression came last."""
 
+COPIES = "copies"
+"""Log-odds in [0, 8] that a region of the picture occurs twice since it was copied; see
+`copies.find_copies`. 0: nothing speaks for it, or it was not asked."""
+
 STATISTICS = (*HEAT_POOLINGS, *(f"logit_{n}" for n in HEAT_POOLINGS), *EVIDENCE_POOLINGS)
 """What the maps have: every name that a score may be by itself."""
 
-FEATURES = (*STATISTICS, LOSSY)
+FEATURES = (*STATISTICS, LOSSY, COPIES)
 """Every name that a `Decision` may use."""
 
 
 def features(
-    heat: np.ndarray, evidence: np.ndarray | None, lossy: bool = False
+    heat: np.ndarray, evidence: np.ndarray | None, lossy: bool = False, copies: float = 0.0
 ) -> dict[str, float]:
     """Image-level statistics of a probability map (H, W) and of evidence logits (h, w) or None;
-    ``lossy`` is `Image.lossy`."""
+    ``lossy`` is `Image.lossy`, ``copies`` the strength of `Copies`."""
     cells = _average_cells(heat)
     maps = Maps(heat, cells, np.zeros((0, 0)) if evidence is None else evidence.astype(float))
     values = {name: pool(maps) for name, pool in HEAT_POOLINGS.items()}
     values |= {f"logit_{name}": _logit(value) for name, value in values.items()}
     if evidence is not None:
         values |= {name: pool(maps) for name, pool in EVIDENCE_POOLINGS.items()}
-    return values | {LOSSY: float(lossy)}
+    return values | {LOSSY: float(lossy), COPIES: copies}
 
 
 def _average_cells(heat: np.ndarray) -> np.ndarray:

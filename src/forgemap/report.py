@@ -15,7 +15,9 @@ from PIL import Image as PILImage
 
 from . import drawing
 from .confidence import enlarged
+from .copies import Copy
 from .files import written
+from .outlines import outline
 
 VERDICTS = ("no sign of editing", "inconclusive", "manipulated")
 
@@ -67,6 +69,8 @@ class Report:
     """Share of the picture that lies in the mask, in [0, 1]."""
     regions: list[Region] = field(default_factory=list)
     """Largest and surest first."""
+    copies: list[Copy] = field(default_factory=list)
+    """Regions that occur twice, the surest first; their copies are in the heat map and the mask."""
     mask: str | None = None
     heatmap: str | None = None
     overlay: str | None = None
@@ -115,7 +119,10 @@ class Report:
         """The JSON object of ``forgemap analyze --json``."""
         hidden = ("heat", "confidence_cells", "threshold", "basis")
         values = {k: v for k, v in vars(self).items() if k not in hidden}
-        return values | {"regions": [asdict(r) | {"box": list(r.box)} for r in self.regions]}
+        return values | {
+            "regions": [asdict(r) | {"box": list(r.box)} for r in self.regions],
+            "copies": [copy.to_dict() for copy in self.copies],
+        }
 
 
 def find_regions(
@@ -145,12 +152,8 @@ def find_regions(
 def _region(labels: np.ndarray, i: int, stats: np.ndarray, score: float, area: float) -> Region:
     x, y, width, height = (int(n) for n in stats[:4])
     inside = (labels[y : y + height, x : x + width] == i).astype(np.uint8)
-    (border, *_), _ = cv2.findContours(inside, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
-    # A four-hundredth of the way round keeps any shape, in about fifty points; never below a pixel.
-    points = cv2.approxPolyDP(border, max(1.0, 0.0025 * cv2.arcLength(border, True)), True)[:, 0]
-    if len(points) < 3:  # a line of pixels has no border to follow: its box
-        points = np.array([[0, 0], [width - 1, 0], [width - 1, height - 1], [0, height - 1]])
-    polygon = [[x + int(px), y + int(py)] for px, py in points]
+    _, border = outline(inside)
+    polygon = [[x + px, y + py] for px, py in border]
     return Region((x, y, x + width, y + height), polygon, float(min(score, 1)), float(area))
 
 
@@ -196,6 +199,8 @@ def write_output(name: str, report: Report, pixels: np.ndarray, file: IO[bytes])
     elif name == "overlay":
         picture = drawing.overlay(pixels, drawing.to_levels(report.heat))
         regions = report.regions
+        for copy in report.copies:
+            drawing.draw_link(picture, copy.origin_polygon, copy.origin_box, copy.box)
         drawing.draw_outlines(picture, [r.polygon for r in regions], [r.box for r in regions])
     elif name == "confidence_map" and report.confidence is not None:
         picture = drawing.to_levels(report.confidence)

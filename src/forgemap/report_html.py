@@ -117,6 +117,8 @@ def picture_row(
     """All that the page says and shows of one picture, JSON-able; see ``ReportWriter.add``."""
     values = report.to_dict() | _pictures(report, pixels, max_side)
     values |= {"threshold": report.threshold, "basis": report.basis}
+    for copy, said in zip(report.copies, values["copies"], strict=True):
+        said["told"] = copy.words()
     values["name"] = os.path.basename(report.path) or report.path
     if report.width and report.height:
         size = report.width, report.height

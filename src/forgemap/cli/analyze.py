@@ -80,6 +80,13 @@ def analyze(
             '"mean:1,3" names the scales. Each window costs what a picture does.'
         ),
     ] = None,
+    copies: Annotated[
+        bool,
+        typer.Option(
+            "--copies/--no-copies",
+            help="Look for regions that occur twice, if the model's score counts them.",
+        ),
+    ] = True,
     report: Annotated[
         bool, typer.Option("--report/--no-report", help="Write report.json and report.html.")
     ] = True,
@@ -115,6 +122,7 @@ def analyze(
         classifier=classifier,
         engine=engine,
         precision=precision,
+        copies=copies,
     )
     page = None
     settings = {

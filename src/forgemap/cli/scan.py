@@ -46,6 +46,9 @@ def scan(
         typer.Option(help="Results of an earlier scan: pictures known there are passed over."),
     ] = None,
     windows: Annotated[str | None, typer.Option(help="As in `forgemap analyze`.")] = None,
+    copies: Annotated[
+        bool, typer.Option("--copies/--no-copies", help="As in `forgemap analyze`.")
+    ] = True,
     engine: Engine = "auto",
     precision: Precision = "auto",
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...")] = "cpu",
@@ -91,6 +94,7 @@ def scan(
         "windows": windows,
         "engine": engine,
         "precision": precision,
+        "copies": copies,
     }
     try:
         low, high = (int(number) for number in actors.split(","))

@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.progress import track
 
 from ..compression import palette
+from ..copies import find_copies
 from ..cores import available
 from ..data.datasets import load_labelled
 from ..data.records import Record, split_of
@@ -66,6 +67,7 @@ class Observation:
     statistics: dict[str, float] | None = None  # of its pixels alone; see `familiarity`
     colours: int | None = None  # see `palette`
     lossy: bool = False  # see `Image.lossy`
+    copies: float = 0.0  # see `Copies.strength`
 
     def has_fewer(self, colours: int) -> bool:
         """Whether a palette left it fewer colours than that, as `Decision.judge` asks."""
@@ -75,7 +77,8 @@ class Observation:
         """The picture's statistics under a decision's mask calibration."""
         with np.load(self.maps) as maps:
             evidence = maps["evidence"] if maps["evidence"].size else None
-            return features(decision.heat(maps["mask"].astype(np.float32)), evidence, self.lossy)
+            heat = decision.heat(maps["mask"].astype(np.float32))
+            return features(heat, evidence, self.lossy, self.copies)
 
 
 class Task(NamedTuple):
@@ -122,6 +125,7 @@ def observe(detector: Detector, view: View, maps: Path) -> Observation:
         statistics(view.pixels),
         palette(view.pixels),
         view.lossy,
+        find_copies(view.pixels).strength,
     )
 
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..errors import DataError
-from ..pooling import LOSSY, STATISTICS
+from ..pooling import COPIES, LOSSY, STATISTICS
 from .calibration_look import Observation
 from .probability import weights_of
 
@@ -46,7 +46,8 @@ def score_of(
 
     What a file that was saved with loss gets on top is fitted afterwards, with as many edited as
     untouched ones among files with and without loss: it stands for what loss hides, and never for
-    which kind of file more of these pictures happen to be saved as.
+    which kind of file more of these pictures happen to be saved as. Copied regions are added as
+    they are: log-odds, from a search that knows nothing of the maps.
 
     Args:
         observations: n pictures.
@@ -71,6 +72,8 @@ def score_of(
         (slope, step), _ = weights_of(both[alike], edited[alike], lossy[alike])
         if slope > 0:
             names, weights = (*names, LOSSY), np.append(weights, step / slope)
+    if COPIES in values[0]:
+        names, weights = (*names, COPIES), np.append(weights, 1.0)
     return Score(names, tuple(map(float, np.round(weights, 6))), round(bias, 6), seen)
 
 

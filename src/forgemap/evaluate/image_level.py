@@ -194,7 +194,9 @@ class Look(NamedTuple):
         """The statistics of `pooling.features`, the model's own score, and two more logits."""
         logits = localize(self.detector.model, image.samples, device=self.detector.device)
         decision = self.detector.decision
-        own = features(decision.heat(logits.mask.copy()), logits.evidence, image.lossy)
+        copies = self.detector.search(image.samples)
+        strength = 0.0 if copies is None else copies.strength
+        own = features(decision.heat(logits.mask.copy()), logits.evidence, image.lossy, strength)
         shown = Decision() if self.raw else decision
         heat = shown.heat(logits.mask.copy())
         found = features(heat, logits.evidence, image.lossy) if self.raw else dict(own)

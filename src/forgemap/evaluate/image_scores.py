@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..errors import DataError
-from ..pooling import EVIDENCE_POOLINGS, HEAT_POOLINGS, LOSSY
+from ..pooling import COPIES, EVIDENCE_POOLINGS, HEAT_POOLINGS, LOSSY
 from .metrics import detection_metrics
 from .probability import fit_score
 from .results import Row
@@ -90,7 +90,7 @@ def score_all(rows: list[Row], fitting: list[Row]) -> list[str]:
         return names
     # Logits of what lies in [0, 1]: a regression wants values without ends. Not the model's own
     # score, which may have been calibrated on the very pictures that are fitted on.
-    inputs = [n for n in present if n not in (*HEAT_POOLINGS, "decision", LOSSY)]
+    inputs = [n for n in present if n not in (*HEAT_POOLINGS, "decision", LOSSY, COPIES)]
     table = _table(fitting, inputs)
     edited = np.array([row["manipulated"] for row in fitting])
     weights, bias, held_out = fit_score(table, edited, [row["source"] for row in fitting])

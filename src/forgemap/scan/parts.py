@@ -71,13 +71,27 @@ def schema() -> Any:
     import pyarrow as pa
 
     text, number = pa.string(), pa.float64()
+    box, polygon = pa.list_(pa.int32()), pa.list_(pa.list_(pa.int32()))
     region = pa.struct(
         {
-            "box": pa.list_(pa.int32()),
-            "polygon": pa.list_(pa.list_(pa.int32())),
+            "box": box,
+            "polygon": polygon,
             "score": number,
             "area": number,
             "confidence": number,
+        }
+    )
+    copy = pa.struct(
+        {
+            "score": number,
+            "box": box,
+            "polygon": polygon,
+            "origin_box": box,
+            "origin_polygon": polygon,
+            "direction": number,
+            "degrees": number,
+            "scale": number,
+            "mirrored": pa.bool_(),
         }
     )
     return pa.schema(
@@ -92,6 +106,7 @@ def schema() -> Any:
             "score": number,
             "area": number,
             "regions": pa.list_(region),
+            "copies": pa.list_(copy),
             "reason": text,
             "notes": pa.list_(text),
             "generated_verdict": text,
@@ -118,6 +133,7 @@ def report_row(report: Report) -> Row:
         "score": report.score,
         "area": report.area,
         "regions": [asdict(region) | {"box": list(region.box)} for region in report.regions],
+        "copies": [copy.to_dict() for copy in report.copies],
         "reason": report.reason,
         "notes": list(report.notes),
         "generated_verdict": None if generated is None else generated.get("verdict"),

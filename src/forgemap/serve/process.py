@@ -72,6 +72,7 @@ class Worker:
             start: dict[str, Any] = {"models": list(settings.model), "device": device}
             start |= {"detector": settings.detector, "classifier": settings.classifier}
             start |= {"engine": settings.engine, "precision": settings.precision}
+            start["copies"] = settings.copies
             await worker._send(start, [])
             assert process.stdout is not None
             said, _ = await frames.read_async(process.stdout)

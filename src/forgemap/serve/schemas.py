@@ -166,6 +166,31 @@ class Generated(BaseModel):
     notes: list[str] = Field(description="What had to be done to look at it, such as padding.")
 
 
+class Copy(BaseModel):
+    """A region that occurs twice in the picture. Pixels are those of the displayed picture."""
+
+    score: float = Field(
+        ge=0, le=1, description="Probability that one is a copy of the other, at even odds."
+    )
+    box: tuple[int, int, int, int] = Field(
+        description="x0, y0, x1, y1 of the one that is likelier the copy; x1 and y1 lie just "
+        "outside."
+    )
+    polygon: list[tuple[int, int]] = Field(description="Its outer border, simplified.")
+    origin_box: tuple[int, int, int, int] = Field(
+        description="The same of the one that it seems to be copied from."
+    )
+    origin_polygon: list[tuple[int, int]] = Field(description="Its outer border, simplified.")
+    direction: float = Field(
+        ge=0.5,
+        le=1,
+        description="Probability that it was not the other way round; 0.5: nobody knows.",
+    )
+    degrees: float = Field(description="By how much it was turned, clockwise, after mirroring.")
+    scale: float = Field(description="How much larger it was made.")
+    mirrored: bool = Field(description="Was it?")
+
+
 class Result(BaseModel):
     """What is said of one picture: the `Report` of the command and of Python, and its facts."""
 
@@ -182,6 +207,10 @@ class Result(BaseModel):
     )
     area: float | None = Field(description="Share of the picture that lies in the mask, 0 to 1.")
     regions: list[Region] = Field(description="Largest and surest first, at most 50.")
+    copies: list[Copy] = Field(
+        description="Regions that occur twice, the surest first; the copies are marked in the heat "
+        "map."
+    )
     mask: str | None = Field(description="Link or data URI of the mask; null if not asked for.")
     heatmap: str | None = Field(description="Link or data URI of the heat map.")
     overlay: str | None = Field(description="Link or data URI of the overlay.")

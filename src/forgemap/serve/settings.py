@@ -43,6 +43,9 @@ class Settings:
     precision: Literal["auto", "fp32", "bf16", "int8"] = described(
         "auto", "In which numbers, as in `forgemap analyze`."
     )
+    copies: bool = described(
+        True, "Look for regions that occur twice, if the model's score counts them."
+    )
     token_file: Path | None = described(
         None, "File with the token that callers must send; else $FORGEMAP_TOKEN, if it is set."
     )

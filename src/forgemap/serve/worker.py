@@ -89,7 +89,9 @@ def _load(start: dict[str, Any], answers: BinaryIO) -> dict[str, Detector] | Non
                 start["detector"], device, classifier=start["classifier"], **computed
             )
         for name in start["models"]:
-            detectors[name] = Detector.load(name, device, detector=generation, **computed)
+            detectors[name] = Detector.load(
+                name, device, detector=generation, copies=start["copies"], **computed
+            )
     except ForgemapError as error:
         frames.write(answers, {"kind": "failed", "error": str(error)})
         return None

@@ -87,6 +87,7 @@ export function showCards(item, model) {
   facts($("facts"), [
     ["Size", result.width && `${result.width} × ${result.height} pixels, ${bytes(file.size)}`],
     ["Format", [result.format, result.jpeg_quality && `quality about ${result.jpeg_quality}`].filter(Boolean).join(", ")],
+    ["Occurs twice", copies(result)],
     ["Turned", result.orientation > 1 ? `by EXIF orientation ${result.orientation}` : ""],
     ["SHA-256", result.sha256 && el("code", {}, result.sha256)],
     ["Model", result.model],
@@ -98,6 +99,12 @@ export function showCards(item, model) {
     ["Notes", (result.notes ?? []).join("; ")],
   ]);
 }
+
+/** Which regions the picture shows twice, in the words of the report. */
+const copies = ({ copies: found = [] }) =>
+  found.map(({ box, origin_box: from }) => `${corners(box)} shows ${corners(from)} once more`).join("; ");
+
+const corners = ([x0, y0, x1, y1]) => `(${x0}, ${y0} – ${x1}, ${y1})`;
 
 const confidence = ({ mean_confidence: mean }) =>
   typeof mean === "number" ? `${mean.toFixed(2)} on average, from 0.50 (a coin’s toss) to 1` : "";

@@ -1,0 +1,147 @@
+"""finder.py: the regions of a picture that occur in it twice, and how surely one is a copy.
+
+    found = find_copies(pixels)
+    found.strength                     # log-odds, which enter the score of the picture
+    marked, told = found.told(heat)    # the heat map with them, and what a report says of each
+
+Traces of an edit hardly survive a second compression; that a region is there twice does.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from .keypoints import detect, matches
+from .likeness import Likeness, compare, smooth
+from .transforms import Moved, transforms
+
+LARGEST = 1e6
+"""Pixels of the picture that is searched: larger ones are shrunk to that."""
+SMALLEST = 32
+"""Shorter side, in pixels, of a picture that is searched."""
+
+BIAS = 0.358
+WEIGHTS = {
+    "points": 2.002,
+    "bits": 2.249,
+    "extent": -1.45,
+    "difference": 1.712,
+    "shift": -2.056,
+    "contrast": -1.451,
+    "covered": 1.747,
+    "print": -2.904,
+}
+"""Of `Likeness.features`: the log-odds of a copy, against what is found in untouched photographs,
+if both are as frequent. Fitted by ``python -m benchmarks.copies``."""
+
+HIGHEST = 8.0
+"""Log-odds that are stated at most."""
+SHOWN = 1.0
+"""Log-odds from which a pair of regions is told and marked."""
+SAME = 0.5
+"""Share of the smaller one from which two finds are one."""
+
+
+class Found(NamedTuple):
+    """One region and its like."""
+
+    strength: float
+    """Log-odds that one is a copy of the other; see `WEIGHTS`."""
+    moved: Moved
+    """From the region to its like, in pixels of the picture that was searched."""
+    likeness: Likeness
+
+    def mask(self, shape: tuple[int, int]) -> NDArray[np.uint8]:
+        """(H, W) 0 or 1: the region, in the picture that was searched."""
+        whole = np.zeros(shape, np.uint8)
+        (left, top), region = self.likeness.corner, self.likeness.region
+        whole[top : top + region.shape[0], left : left + region.shape[1]] = region
+        closed = cv2.morphologyEx(whole, cv2.MORPH_CLOSE, np.ones((11, 11), np.uint8))
+        return np.asarray(closed, np.uint8)
+
+    def masks(self, shape: tuple[int, int]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """The region and its like."""
+        here = self.mask(shape)
+        there = cv2.warpAffine(here, self.moved.matrix, shape[::-1], flags=cv2.INTER_NEAREST)
+        return here, np.asarray(there, np.uint8)
+
+
+class Copies(NamedTuple):
+    """What was found in one picture."""
+
+    found: tuple[Found, ...]
+    """The surest first; each region and its like once."""
+    shape: tuple[int, int]
+    """Height and width of the picture that was searched."""
+
+    @property
+    def strength(self) -> float:
+        """Of the surest, in log-odds in [0, `HIGHEST`]; 0: nothing speaks for a copy."""
+        return max((found.strength for found in self.found), default=0.0)
+
+
+class Search(NamedTuple):
+    """What may occur twice in a picture, before it is said how surely."""
+
+    pairs: list[tuple[Moved, Likeness]]
+    shape: tuple[int, int]
+    """Height and width of the picture that was searched ..."""
+    factor: float
+    """... and its size, of the one that was given."""
+
+
+def find_copies(pixels: np.ndarray) -> Copies:
+    """Search a picture (H, W, 3) uint8 RGB for regions that occur twice: moved, turned, scaled by
+    .4 to 2.5, or mirrored."""
+    pairs, shape, _ = candidates(pixels)
+    found = [Found(strength(likeness.features()), moved, likeness) for moved, likeness in pairs]
+    found = sorted((one for one in found if one.strength > 0), key=lambda one: -one.strength)
+    return Copies(_once(found, shape), shape)
+
+
+def candidates(pixels: np.ndarray) -> Search:
+    """Regions of a picture (H, W, 3) uint8 RGB that have a like."""
+    height, width = pixels.shape[:2]
+    factor = min(1.0, math.sqrt(LARGEST / (height * width)))
+    if factor < 1:
+        size = max(1, round(width * factor)), max(1, round(height * factor))
+        pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
+    shape = pixels.shape[0], pixels.shape[1]
+    if min(shape) < SMALLEST:
+        return Search([], shape, factor)
+    keypoints = detect(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY))
+    moved = [
+        one
+        for mirror in (False, True)
+        for one in transforms(keypoints, matches(keypoints, mirror), mirror)
+    ]
+    if not moved:
+        return Search([], shape, factor)
+    picture = smooth(pixels)
+    likenesses = ((one, compare(picture, one)) for one in moved)
+    return Search([(m, like) for m, like in likenesses if like is not None], shape, factor)
+
+
+def strength(features: Mapping[str, float]) -> float:
+    """Log-odds in [0, `HIGHEST`] of a copy, from `Likeness.features`."""
+    total = BIAS + sum(weight * features[name] for name, weight in WEIGHTS.items())
+    return min(max(total, 0.0), HIGHEST)
+
+
+def _once(found: list[Found], shape: tuple[int, int]) -> tuple[Found, ...]:
+    """A region and its like are found from both ends, and perhaps in parts: the surest stay."""
+    kept: list[Found] = []
+    taken: list[NDArray[np.uint8]] = []
+    for one in found:
+        here, there = one.masks(shape)
+        both = here | there
+        if all((both & other).sum() < SAME * min(both.sum(), other.sum()) for other in taken):
+            kept.append(one)
+            taken.append(both)
+    return tuple(kept)
