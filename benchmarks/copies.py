@@ -13,12 +13,15 @@ from __future__ import annotations
 
 import argparse
 import sys
+import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from typing import NamedTuple
 
+import cv2
 import numpy as np
+import torch
 
 from forgemap.copies import find_copies
 from forgemap.copies.finder import WEIGHTS, candidates
@@ -104,8 +107,10 @@ def direction(detector: Detector, records: Sequence[Record]) -> tuple[float, lis
         for quality in QUALITIES:
             pixels = jpeg(image.samples, quality) if quality else image.samples
             copies = find_copies(pixels)
-            heat = detector.predict(pixels).heat if copies.found else None
-            for found in copies.found if heat is not None else ():
+            if not copies.found:
+                continue
+            heat = detector.predict(pixels).heat
+            for found in copies.found:
                 here, there = places(copies, found, mask.shape)
                 inside = [bool(np.mean(mask[m > 0]) > 0.5) for m in (here, there) if m.any()]
                 if set(inside) == {True, False}:
@@ -122,6 +127,25 @@ def direction(detector: Detector, records: Sequence[Record]) -> tuple[float, lis
         right.append(f"{share} of {some.sum()} ({f'JPEG {quality}' if quality else 'as saved'})")
     regression = LogisticRegression(fit_intercept=False).fit(more[:, None], later)
     return round(float(regression.coef_[0, 0]), 2), right
+
+
+def cost(detector: Detector, records: Sequence[Record], number: int = 10) -> str:
+    """CPU time of a search, of the network's for the same picture, on one thread."""
+    threads = torch.get_num_threads(), cv2.getNumThreads()
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    shares = []
+    for record in records[:number]:
+        pixels = load_labelled(record)[0].samples
+        begin = time.process_time()
+        detector.predict(pixels)
+        middle = time.process_time()
+        find_copies(pixels)
+        shares.append((time.process_time() - middle) / (middle - begin))
+    torch.set_num_threads(threads[0])
+    cv2.setNumThreads(threads[1])
+    low, median, high = np.quantile(shares[1:], (0.25, 0.5, 0.75))  # the first one warms up
+    return f"{median:.2f} ({low:.2f} - {high:.2f})"
 
 
 def table(ways: Sequence[Sequence[Seen]]) -> list[list[str]]:
@@ -172,7 +196,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if given.fit:
             weights, bias = fit([one for way in ways for one in way])
             print(f"BIAS = {bias}\nWEIGHTS = {weights}\n", flush=True)
-            weight, right = direction(Detector.load(given.model, detector=None), records)
+            detector = Detector.load(given.model, detector=None)
+            print(f"A search takes {cost(detector, records)} of the network's time.", flush=True)
+            weight, right = direction(detector, records)
             print(f"DIRECTION = {weight}; the sign is right in {', '.join(right)}\n")
     except ForgemapError as error:
         print(f"benchmarks.copies: {error}", file=sys.stderr)

@@ -23,6 +23,7 @@ from forgemap.errors import ForgemapError
 
 KEYS = {
     *("path", "sha256", "width", "height", "orientation", "verdict", "score", "area", "regions"),
+    "copies",
     *("mask", "heatmap", "overlay", "model", "error", "reason", "notes", "metadata"),
     *("generated", "summary", "disagree", "confidence_map", "mean_confidence"),
 }

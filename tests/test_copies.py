@@ -112,12 +112,19 @@ def test_the_end_that_the_network_suspects_is_the_copy() -> None:
     ways = []
     for suspected in (source, there):
         heat = np.full(picture.shape[:2], 0.01, np.float32)
-        heat[suspected] = 0.9
+        heat[suspected] = 0.4
         ways.append(tell(found, heat)[1][0])
     assert overlap(ways[0].box, source) > 0.6 and overlap(ways[1].box, there) > 0.6
     assert ways[0].degrees == pytest.approx(-ways[1].degrees, abs=0.2)
     assert ways[0].scale == pytest.approx(1 / ways[1].scale, abs=0.01)
     assert min(way.direction for way in ways) > 0.6
+
+
+def test_what_the_network_has_marked_keeps_its_borders() -> None:
+    picture, _, there = copied(0, 1.0)
+    heat = np.where(there, 0.9, 0.01).astype(np.float32)
+    marked, told = tell(find_copies(picture), heat)
+    assert told and marked is heat
 
 
 def test_large_pictures_are_searched_small_and_told_large() -> None:
@@ -127,7 +134,7 @@ def test_large_pictures_are_searched_small_and_told_large() -> None:
     assert found.shape[0] * found.shape[1] <= 1.01e6
     heat = np.full(large.shape[:2], 0.01, np.float32)
     mask = cv2.resize(there.astype(np.uint8), (1920, 1440), interpolation=cv2.INTER_NEAREST) > 0
-    heat[mask] = 0.5
+    heat[mask] = 0.4
     assert overlap(tell(found, heat)[1][0].box, mask) > 0.6
 
 

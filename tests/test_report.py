@@ -20,6 +20,7 @@ from .test_image import as_nobody
 
 KEYS = (
     *("path", "sha256", "width", "height", "orientation", "verdict", "score", "area", "regions"),
+    "copies",
     *("mask", "heatmap", "overlay", "model", "error", "reason", "notes", "metadata"),
     *("generated", "summary", "disagree", "confidence_map", "mean_confidence"),
 )

@@ -58,8 +58,8 @@ class Detector:
         familiarity: what the thresholds' photographs look like; None: any picture is judged.
         confidence: how sure the mask is, and where; None: reports do not say.
         computed: by which engine and in which precision the model is.
-        copies: look for regions that occur twice, if the decision counts them: as long again as
-            the network takes for a megapixel, and no longer for a larger picture.
+        copies: look for regions that occur twice, if the decision counts them. Larger pictures
+            than a megapixel take no longer for that; see docs/copies.md.
 
     Raises:
         ModelError: windows for a model that looks at native resolution.

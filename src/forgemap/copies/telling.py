@@ -19,6 +19,8 @@ DIRECTION = 0.9
 mean log-odds of an edit, by the network, are higher. Fitted by ``python -m benchmarks.copies``."""
 SURE = 4.0
 """Log-odds at most."""
+SEEN = 0.5
+"""Share of a region from which the network counts as having marked it."""
 MOST = 10
 """Pairs that are told of."""
 
@@ -69,8 +71,10 @@ class Copy:
 def tell(copies: Copies, heat: np.ndarray) -> tuple[np.ndarray, list[Copy]]:
     """The pairs that are sure enough, and the heat map with them.
 
-    Each pixel of the copy gets the probability that there is a copy and that it is this one; one
-    half at least, since of a pair one is to be marked. Those of its origin get the rest.
+    Where the network itself has marked most of either region, its borders are the better ones, and
+    the map stays as it is. Else each pixel of the copy gets the probability that there is a copy
+    and that it is this one; one half at least, since of a pair one is to be marked. Those of its
+    origin get the rest.
 
     Args:
         copies: what `find_copies` found.
@@ -93,10 +97,10 @@ def tell(copies: Copies, heat: np.ndarray) -> tuple[np.ndarray, list[Copy]]:
             here, there, odds = there, here, -odds
             degrees, scale = degrees if moved.mirrored else -degrees, 1 / scale
         score, direction = _sigmoid(found.strength), _sigmoid(odds)
-        if marked is heat:
-            marked = heat.copy()
-        marked[there > 0] = np.maximum(marked[there > 0], max(0.5, score * direction))
-        marked[here > 0] = np.maximum(marked[here > 0], score * (1 - direction))
+        if all(np.mean(heat[mask > 0] >= 0.5) < SEEN for mask in (here, there)):
+            marked = heat.copy() if marked is heat else marked
+            marked[there > 0] = np.maximum(marked[there > 0], max(0.5, score * direction))
+            marked[here > 0] = np.maximum(marked[here > 0], score * (1 - direction))
         (box, polygon), (origin_box, origin_polygon) = outline(there), outline(here)
         told.append(
             Copy(

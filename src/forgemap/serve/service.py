@@ -105,7 +105,7 @@ class Service:
         blank |= dict.fromkeys(("area", "reason", "metadata", *OUTPUTS, "result", "expires"))
         blank |= dict.fromkeys(("format", "jpeg_quality", "threshold", "seconds"))
         blank |= {"generated": None, "summary": None, "disagree": False, "mean_confidence": None}
-        report = said.get("report", {"path": task.name, "regions": [], "notes": []})
+        report = said.get("report", {"path": task.name, "regions": [], "copies": [], "notes": []})
         return {
             **blank,
             "model": facts and facts["id"],
