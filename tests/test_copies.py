@@ -106,6 +106,17 @@ def test_things_of_one_kind_are_no_copies() -> None:
     assert find_copies(facade).strength < 2
 
 
+def test_letters_of_a_caption_are_no_copies() -> None:
+    picture = landscape(6)
+    cv2.rectangle(picture, (20, 280), (460, 345), (20, 20, 20), -1)
+    for line in range(2):
+        place, letters = (28, 308 + 28 * line), "banana banana banana"
+        cv2.putText(picture, letters, place, cv2.FONT_HERSHEY_DUPLEX, 1, (250, 250, 250), 2)
+    finds = [likeness for _, likeness in candidates(picture).pairs]
+    assert any(find.points > 5 and find.bits > 3 for find in finds), "they do recur exactly"
+    assert find_copies(picture).strength < 1
+
+
 def test_the_end_that_the_network_suspects_is_the_copy() -> None:
     picture, source, there = copied(20, 1.2)
     found = find_copies(picture)

@@ -40,6 +40,8 @@ WEIGHTS = {
 """Of `Likeness.features`: the log-odds of a copy, against what is found in untouched photographs,
 if both are as frequent. Fitted by ``python -m benchmarks.copies``."""
 
+PRINT = 0.25
+"""`print` of `Likeness.features` above which a find is none: letters recur in any caption."""
 HIGHEST = 8.0
 """Log-odds that are stated at most."""
 SHOWN = 1.0
@@ -130,6 +132,8 @@ def candidates(pixels: np.ndarray) -> Search:
 
 def strength(features: Mapping[str, float]) -> float:
     """Log-odds in [0, `HIGHEST`] of a copy, from `Likeness.features`."""
+    if features["print"] > PRINT:
+        return 0.0
     total = BIAS + sum(weight * features[name] for name, weight in WEIGHTS.items())
     return min(max(total, 0.0), HIGHEST)
 
