@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -119,6 +120,28 @@ def test_the_command_can_leave_it_out(tmp_path: Path) -> None:
         found.append((result.exit_code, json.loads(result.stdout)[0]["copies"]))
     assert found[0][0] == 1 and found[0][1]
     assert found[1] == (0, [])
+
+
+def test_scans_and_workers_can_leave_it_out(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    from forgemap.scan.parts import read_parts
+    from forgemap.serve import worker
+
+    folder = str(
+        save_model(build(SMALL), tmp_path / "model", extra={"decision": COUNTED.to_dict()})
+    )
+    (tmp_path / "photos").mkdir()
+    PILImage.fromarray(PIXELS).save(tmp_path / "photos" / "photo.png")
+    for flag, told in (("--copies", True), ("--no-copies", False)):
+        out = tmp_path / flag
+        asked = ["scan", str(tmp_path / "photos"), "--model", folder, "--detector", "none"]
+        assert CliRunner().invoke(app, [*asked, flag, "--out", str(out)]).exit_code == 0
+        ((table, _),) = read_parts(out, ["copies"])
+        assert bool(table.column("copies").to_pylist()[0]) is told
+        start = {"models": [folder], "device": "cpu", "detector": "none", "classifier": None}
+        start |= {"engine": "torch", "precision": "fp32", "copies": told}
+        (judge,) = (worker._load(start, io.BytesIO()) or {}).values()
+        assert judge.copies is told
 
 
 def test_copies_are_told_in_pixels_of_the_picture() -> None:

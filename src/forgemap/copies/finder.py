@@ -2,7 +2,7 @@
 
     found = find_copies(pixels)
     found.strength                     # log-odds, which enter the score of the picture
-    marked, told = found.told(heat)    # the heat map with them, and what a report says of each
+    marked, told = tell(found, heat)   # the heat map with them, and what a report says of each
 
 Traces of an edit hardly survive a second compression; that a region is there twice does.
 """

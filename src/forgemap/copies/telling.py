@@ -90,7 +90,7 @@ def tell(copies: Copies, heat: np.ndarray) -> tuple[np.ndarray, list[Copy]]:
         here, there = places(copies, found, heat.shape)
         if not here.any() or not there.any():
             continue
-        odds = _clip(DIRECTION * suspicion(heat, here, there), SURE)
+        odds = max(-SURE, min(SURE, DIRECTION * suspicion(heat, here, there)))
         moved = found.moved
         degrees, scale = moved.degrees, moved.scale
         if odds < 0:  # `here` is the copy: all the other way round
@@ -146,10 +146,6 @@ def suspicion(heat: np.ndarray, here: np.ndarray, there: np.ndarray) -> float:
         inside = np.clip(heat[mask > 0].astype(float), 1e-4, 1 - 1e-4)
         odds.append(float(np.mean(np.log(inside / (1 - inside)))))
     return odds[1] - odds[0]
-
-
-def _clip(value: float, most: float) -> float:
-    return min(max(value, -most), most)
 
 
 def _sigmoid(odds: float) -> float:

@@ -100,7 +100,7 @@ export function showCards(item, model) {
   ]);
 }
 
-/** Which regions the picture shows twice, in the words of the report. */
+/** Which regions the picture shows twice. */
 const copies = ({ copies: found = [] }) =>
   found.map(({ box, origin_box: from }) => `${corners(box)} shows ${corners(from)} once more`).join("; ");
 
