@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import cv2
 import torch
 import torch.nn.functional as F
+from sklearn.datasets import load_sample_image
 from torch import Tensor
 
 from benchmarks.timing import Case
-from forgemap.detector import WEIGHTS
+from forgemap.copies import find_copies
 from forgemap.engines import load
+from forgemap.model_folder import WEIGHTS
 from forgemap.models.checkpoint import load_model
 from forgemap.models.output import LocalizerOutput
 from forgemap.models.tracenet import TraceNet, upsample
@@ -32,20 +35,20 @@ class FirstVersion(TraceNet):
 
 
 def cases(quick: bool) -> list[Case]:
-    """A megapixel by the network as it ships, in float32, and by what version 1 was."""
-    return [_megapixel(512 if quick else SIDE)]
-
-
-def _megapixel(side: int) -> Case:
+    """A megapixel by the network as it ships, in float32, and by what version 1 was; then with what
+    has been added around it."""
+    side = 512 if quick else SIDE
     folder = WEIGHTS / "default"
     shipped = load(folder, engine="torch", precision="fp32").model
     plain = load_model(folder)[0]
     first = FirstVersion(colours=plain.config["colours"]).eval()  # which it does not look at
     first.load_state_dict(plain.state_dict())
-    images = 2 * F.avg_pool2d(torch.rand(1, 3, side, side), 3, 1, 1) - 1
+    # A busy photograph, in which there are as many keypoints as the search takes.
+    pixels = cv2.resize(load_sample_image("china.jpg"), (side, side), interpolation=cv2.INTER_CUBIC)
+    images = torch.from_numpy(pixels).permute(2, 0, 1)[None] / 127.5 - 1
 
     @torch.inference_mode()
-    def ours() -> LocalizerOutput:
+    def network() -> LocalizerOutput:
         return shipped(images)
 
     @torch.inference_mode()
@@ -55,7 +58,11 @@ def _megapixel(side: int) -> Case:
     def check() -> None:
         literal()
         with torch.inference_mode():
-            torch.testing.assert_close(ours().mask, plain(images).mask, atol=1e-3, rtol=1e-4)
+            torch.testing.assert_close(network().mask, plain(images).mask, atol=1e-3, rtol=1e-4)
+
+    def both() -> object:
+        return network(), find_copies(pixels)
 
     name = f"the default, {side} x {side}, float32 / its first version, without JPEG grid"
-    return Case(name, ours, literal, check, None)
+    searched = f"the default and a search for copies, {side} x {side} / its first version"
+    return [Case(name, network, literal, check, None), Case(searched, both, literal, check, None)]

@@ -103,6 +103,19 @@ def test_where_nothing_can_be_seen_it_is_a_coins_toss(fitted: Confidence) -> Non
     assert sure["white"] < 0.65 and sure["flat"] < 0.65
 
 
+def test_where_a_copy_is_told_its_own_probability_holds(fitted: Confidence) -> None:
+    random = np.random.default_rng(0)
+    grain = random.integers(60, 180, (64, 64, 3)).astype(np.uint8)
+    heat = np.full((64, 64), 0.02, np.float32)
+    told = heat.copy()
+    told[16:48, 16:48] = 0.7
+    alone, both = fitted.cells(grain, heat, 0.5), fitted.cells(grain, heat, 0.5, told)
+    assert both[2:6, 2:6] == pytest.approx(0.7)
+    both[2:6, 2:6] = alone[2:6, 2:6]
+    assert (both == alone).all()
+    assert (fitted.cells(grain, heat, 0.5, heat) == alone).all(), "nothing was raised"
+
+
 def test_what_was_hardly_tried_is_not_known() -> None:
     few = fit_confidence([seen(1), seen(2)])
     assert np.abs(np.array(few.table).reshape(SHAPE)[1] - 0.5).max() < 0.45

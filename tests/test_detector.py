@@ -181,7 +181,7 @@ def test_absent_device_is_a_model_error(model_folder):
 
 
 def test_absent_bundled_model_is_a_model_error(monkeypatch, tmp_path):
-    monkeypatch.setattr("forgemap.detector.WEIGHTS", tmp_path)
+    monkeypatch.setattr("forgemap.model_folder.WEIGHTS", tmp_path)
     with pytest.raises(ModelError, match="no bundled model"):
         forgemap.load()
 

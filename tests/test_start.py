@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from forgemap.cli.start import quickly
-from forgemap.detector import WEIGHTS, Detector
+from forgemap.detector import Detector
+from forgemap.model_folder import WEIGHTS
 from forgemap.models.bare import build_bare
 from forgemap.models.build import build
 from forgemap.models.checkpoint import load_model, save_model

@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 
 from forgemap.cli import app
 from forgemap.data.datasets import Balance, CropDataset
-from forgemap.detector import WEIGHTS
 from forgemap.errors import ForgemapError
+from forgemap.model_folder import WEIGHTS
 from forgemap.models.build import build
 from forgemap.models.checkpoint import load_model, save_model, weights_sha256
 from forgemap.train.average import AverageConfig, averaged, train

@@ -120,13 +120,22 @@ class Confidence:
         if not all(0 <= v <= 1 for v in self.table):
             raise ModelError("confidence: the entries of the table lie in 0..1.")
 
-    def cells(self, pixels: np.ndarray, heat: np.ndarray, threshold: float) -> np.ndarray:
+    def cells(
+        self,
+        pixels: np.ndarray,
+        heat: np.ndarray,
+        threshold: float,
+        told: np.ndarray | None = None,
+    ) -> np.ndarray:
         """How sure the mask is of each cell.
 
         Args:
             pixels: (H, W, 3) uint8.
-            heat: (H, W) calibrated probabilities of the same picture.
+            heat: (H, W) calibrated probabilities of the same picture, by the network.
             threshold: the probability from which a pixel belongs to the mask.
+            told: (H, W) the same where regions that occur twice have raised them. The table knows
+                what the network sees; those probabilities are for as many copies as originals, and
+                hold as they are.
 
         Returns:
             (ceil(H / 8), ceil(W / 8)) float32 in [0.5, 1]; `enlarged` brings it to full size.
@@ -135,6 +144,10 @@ class Confidence:
         places, weights = corners(mean, ground(pixels))
         table = np.array(self.table)
         edited = (table[places] * weights).sum(0).reshape(mean.shape)
+        if told is not None:
+            raised = to_cells(told > heat)  # the share of a cell
+            mean = to_cells(told)
+            edited = np.where(raised >= 0.5, mean, edited)
         right = np.where(mean >= threshold, edited, 1 - edited)
         return np.clip(right, 0.5, 1).astype(np.float32)
 

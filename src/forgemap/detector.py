@@ -18,20 +18,16 @@ from .answers import together
 from .compression import palette, pixel_quality
 from .confidence import Confidence
 from .copies import Copies, Copy, find_copies, sentence, tell
-from .errors import ImageError, ModelError
+from .errors import ImageError
 from .familiarity import Familiarity, temper
 from .generated import GenerationDetector
 from .image import DEFAULT_MAX_PIXELS, Image, load_image
-from .models.checkpoint import find_folder
-from .models.ledger import check_weights
+from .model_folder import read_localizer
 from .pooling import COPIES
 from .report import Report, find_regions
 from .scoring import Decision, features
 from .tiling import localize, localize_many
 from .windows import Windows, check, look_closer
-
-WEIGHTS = Path(__file__).parent / "weights"
-"""Models that come with the package, one folder each."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,46 +136,23 @@ class Detector:
                 engine that is not installed.
         """
         windows = Windows.parse(windows) if isinstance(windows, str) else windows
-        bundled = model == "default"
-        if bundled and not (WEIGHTS / "default" / "config.json").is_file():
-            raise ModelError(
-                "This installation of Forgemap has no bundled model; "
-                "name a model folder with --model, or install the released package."
-            )
-        folder = find_folder(WEIGHTS / "default" if bundled else model)
-        loaded = engines.load(folder, engine=engine, precision=precision, device=device)
-        network, config, sha256 = loaded.model, loaded.config, loaded.weights_sha256
-        familiarity = confidence = None
-        try:
-            decision = Decision.from_dict(config.get("decision", {}))
-            # Models that were calibrated before these existed have none, and do without.
-            if "familiarity" in config:
-                familiarity = Familiarity.from_dict(config["familiarity"])
-            if "confidence" in config:
-                confidence = Confidence.from_dict(config["confidence"])
-        except ModelError as error:
-            raise ModelError(f"{folder / 'config.json'}: {error}") from error
-        local = Path(model).is_dir() and not bundled
-        name = folder.resolve().name if local else str(model)
-        if not local:
-            check_weights(name, sha256)
-        name = f"{name}@{sha256[:12]}"
+        read = read_localizer(model, device, engine=engine, precision=precision)
         generation = detector if isinstance(detector, GenerationDetector) else None
         if isinstance(detector, (str, Path)):
             generation = GenerationDetector.load(
                 detector, device, classifier=classifier, engine=engine, precision=precision
             )
         return cls(
-            network,
-            decision,
-            name=name,
+            read.network,
+            read.decision,
+            name=read.name,
             device=device,
-            weights_sha256=sha256,
+            weights_sha256=read.weights_sha256,
             windows=windows,
             generation=generation,
-            familiarity=familiarity,
-            confidence=confidence,
-            computed=loaded.computed,
+            familiarity=read.familiarity,
+            confidence=read.confidence,
+            computed=read.computed,
             copies=copies,
         )
 
@@ -248,7 +221,7 @@ class Detector:
             judgement = temper(judgement, self.familiarity.judge(image.samples))
         regions, sure = find_regions(heat, threshold), None
         if self.confidence is not None:
-            sure = self.confidence.cells(image.samples, heat, threshold)
+            sure = self.confidence.cells(image.samples, prediction.heat, threshold, told=heat)
             regions = [replace(r, confidence=confidences.inside(sure, r.polygon)) for r in regions]
         generated = summary = None
         disagree = False

@@ -19,7 +19,6 @@ from torch import Tensor
 from . import engines
 from .classifiers import KINDS
 from .cores import available
-from .detector import WEIGHTS
 from .engines.exported import open_export
 from .engines.formats import LADDER, check_format, steps, write_files
 from .engines.fronts import cut, traits_of
@@ -28,6 +27,7 @@ from .engines.packed import has_bf16
 from .engines.record import EXPORTS, RECORD, Export, Parity
 from .errors import ModelError
 from .image import Image
+from .model_folder import WEIGHTS
 from .models.checkpoint import CARD, CONFIG, find_folder, load_model, weights_sha256
 from .models.embedder import Embedder
 from .models.ledger import sha256_of

@@ -21,8 +21,9 @@ from .keypoints import detect, matches
 from .likeness import Likeness, compare, smooth
 from .transforms import Moved, transforms
 
-LARGEST = 1e6
-"""Pixels of the picture that is searched: larger ones are shrunk to that."""
+LEAST, SHARE, LARGEST = 0.3e6, 0.3, 1e6
+"""A picture is searched at this share of its pixels, so that it takes a small part of the network's
+time, but at no fewer than the first and no more than the last number of them."""
 SMALLEST = 32
 """Shorter side, in pixels, of a picture that is searched."""
 
@@ -110,7 +111,8 @@ def find_copies(pixels: np.ndarray) -> Copies:
 def candidates(pixels: np.ndarray) -> Search:
     """Regions of a picture (H, W, 3) uint8 RGB that have a like."""
     height, width = pixels.shape[:2]
-    factor = min(1.0, math.sqrt(LARGEST / (height * width)))
+    given = height * width
+    factor = math.sqrt(min(1.0, min(max(LEAST, SHARE * given), LARGEST) / given))
     if factor < 1:
         size = max(1, round(width * factor)), max(1, round(height * factor))
         pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
