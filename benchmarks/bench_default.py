@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import cv2
 import torch
 import torch.nn.functional as F
@@ -40,7 +42,7 @@ def cases(quick: bool) -> list[Case]:
     side = 512 if quick else SIDE
     folder = WEIGHTS / "default"
     shipped = load(folder, engine="torch", precision="fp32").model
-    plain = load_model(folder)[0]
+    plain: Any = load_model(folder)[0]
     first = FirstVersion(colours=plain.config["colours"]).eval()  # which it does not look at
     first.load_state_dict(plain.state_dict())
     # A busy photograph, in which there are as many keypoints as the search takes.

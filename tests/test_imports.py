@@ -40,6 +40,7 @@ ALLOWED = {
     "windows": {"tiling"},
     "scoring": {"entries", "pooling"},
     "generated": {"classifiers", "engines", "entries", "image", "models", "scoring"},
+    "model_folder": {"confidence", "engines", "familiarity", "models", "scoring"},
     "detector": {
         *(
             "answers",
@@ -50,7 +51,7 @@ ALLOWED = {
             "familiarity",
             "generated",
             "image",
-            "models",
+            "model_folder",
             "pooling",
             "preprocess",
             "report",
@@ -61,7 +62,9 @@ ALLOWED = {
     },
     "engines": {"models", "preprocess"},
     "parity": {"detector", "engines", "image", "models", "scoring"},
-    "export": {"classifiers", "detector", "engines", "image", "models", "parity"},
+    "export": {
+        *("classifiers", "detector", "engines", "image", "model_folder", "models", "parity"),
+    },
     "analysis": {"detector", "image", "report", "report_html"},
     "encode": set(),
     "data": {"encode", "image", "preprocess"},
