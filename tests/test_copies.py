@@ -9,6 +9,7 @@ import pytest
 from forgemap.copies import Copies, Copy, find_copies, sentence, tell
 from forgemap.copies.finder import HIGHEST, candidates
 from forgemap.copies.keypoints import detect, matches, mirrored
+from forgemap.copies.telling import places
 from forgemap.copies.transforms import similarity
 from forgemap.encode import jpeg
 
@@ -76,6 +77,16 @@ def test_a_copied_disk_is_found_as_it_was_moved(
     if not mirror:
         assert best.degrees == pytest.approx(-degrees, abs=3)  # OpenCV turns the other way
     assert marked[there].mean() > 0.5 > marked[source].mean()
+
+
+def test_a_region_reaches_as_far_as_the_copy() -> None:
+    """And not only to where whole squares are alike."""
+    picture, source, there = copied(degrees=30)
+    copies = find_copies(picture)
+    regions = places(copies, copies.found[0], source.shape)
+    one, two = sorted(regions, key=lambda region: -int(region[source].sum()))
+    for region, truth in ((one > 0, source), (two > 0, there)):
+        assert (region & truth).sum() > 0.9 * (region | truth).sum()
 
 
 def test_a_picture_in_which_nothing_recurs_has_no_copies() -> None:

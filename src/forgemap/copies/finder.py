@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .keypoints import detect, matches
-from .likeness import Likeness, compare, smooth
+from .likeness import WINDOW, Likeness, compare, smooth
 from .transforms import Moved, transforms
 
 LEAST, SHARE, LARGEST = 0.3e6, 0.3, 1e6
@@ -49,6 +49,8 @@ SHOWN = 1.0
 """Log-odds from which a pair of regions is told and marked."""
 SAME = 0.5
 """Share of the smaller one from which two finds are one."""
+GAPS = 31
+"""Pixels across of what is closed between parts of a region."""
 
 
 class Found(NamedTuple):
@@ -65,8 +67,12 @@ class Found(NamedTuple):
         whole = np.zeros(shape, np.uint8)
         (left, top), region = self.likeness.corner, self.likeness.region
         whole[top : top + region.shape[0], left : left + region.shape[1]] = region
-        closed = cv2.morphologyEx(whole, cv2.MORPH_CLOSE, np.ones((11, 11), np.uint8))
-        return np.asarray(closed, np.uint8)
+        # A square that reaches over the border is alike no more, and a flat one tells nothing: so
+        # what was measured ends half a square early, and has gaps.
+        closed = cv2.morphologyEx(whole, cv2.MORPH_CLOSE, _disk(GAPS))
+        grown = cv2.dilate(closed, _disk(WINDOW))
+        borders, _ = cv2.findContours(grown, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+        return np.asarray(cv2.drawContours(grown, borders, -1, 1, cv2.FILLED), np.uint8)
 
     def masks(self, shape: tuple[int, int]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """The region and its like."""
@@ -151,3 +157,7 @@ def _once(found: list[Found], shape: tuple[int, int]) -> tuple[Found, ...]:
             kept.append(one)
             taken.append(both)
     return tuple(kept)
+
+
+def _disk(across: int) -> NDArray[np.uint8]:
+    return np.asarray(cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (across, across)), np.uint8)
