@@ -43,11 +43,12 @@ def cases(quick: bool) -> list[Case]:
     folder = WEIGHTS / "default"
     shipped = load(folder, engine="torch", precision="fp32").model
     plain: Any = load_model(folder)[0]
-    first = FirstVersion(colours=plain.config["colours"]).eval()  # which it does not look at
+    first: Any = FirstVersion(colours=plain.config["colours"]).eval()  # which it does not look at
     first.load_state_dict(plain.state_dict())
+    first.to(memory_format=torch.channels_last)  # as `Detector` has had it since
     # A busy photograph, in which there are as many keypoints as the search takes.
     pixels = cv2.resize(load_sample_image("china.jpg"), (side, side), interpolation=cv2.INTER_CUBIC)
-    images = torch.from_numpy(pixels).permute(2, 0, 1)[None] / 127.5 - 1
+    images = shipped.preprocess(pixels).contiguous(memory_format=torch.channels_last)
 
     @torch.inference_mode()
     def network() -> LocalizerOutput:

@@ -67,12 +67,15 @@ class Found(NamedTuple):
         whole = np.zeros(shape, np.uint8)
         (left, top), region = self.likeness.corner, self.likeness.region
         whole[top : top + region.shape[0], left : left + region.shape[1]] = region
+        x, y, width, height = cv2.boundingRect(whole)
+        near = whole[max(0, y - GAPS) : y + height + GAPS, max(0, x - GAPS) : x + width + GAPS]
         # A square that reaches over the border is alike no more, and a flat one tells nothing: so
         # what was measured ends half a square early, and has gaps.
-        closed = cv2.morphologyEx(whole, cv2.MORPH_CLOSE, _disk(GAPS))
+        closed = cv2.morphologyEx(near, cv2.MORPH_CLOSE, _disk(GAPS))
         grown = cv2.dilate(closed, _disk(WINDOW))
         borders, _ = cv2.findContours(grown, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-        return np.asarray(cv2.drawContours(grown, borders, -1, 1, cv2.FILLED), np.uint8)
+        near[:] = cv2.drawContours(grown, borders, -1, 1, cv2.FILLED)
+        return whole
 
     def masks(self, shape: tuple[int, int]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """The region and its like."""

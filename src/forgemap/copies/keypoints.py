@@ -71,22 +71,33 @@ def mirrored(descriptors: np.ndarray) -> np.ndarray:
 def matches(found: Keypoints, mirror: bool = False) -> NDArray[np.intp]:
     """Pairs (m, 2) of keypoints that are alike, the likest first; with ``mirror`` each place is
     compared with the mirrored others. A pair may come in both orders."""
-    points, own = found.points, found.descriptors
-    others = mirrored(own) if mirror else own
-    squares = np.square(points).sum(1)
+    own = found.descriptors
+    others = (mirrored(own) if mirror else own).T
+    one, other = _squares(found.points)
+    # What one strip needs, for all of them: fresh memory costs as much as the sums.
+    cosines = np.empty((min(_STRIP, len(own)), len(own)), np.float32)
+    apart = np.empty_like(cosines)
     pairs, distances = [np.zeros((0, 2), np.intp)], [np.zeros(0, np.float32)]
-    for top in range(0, len(points), _STRIP):
-        rows = slice(top, top + _STRIP)
-        cosines = own[rows] @ others.T
-        apart = squares[rows, None] + squares - 2 * points[rows] @ points.T
-        np.putmask(cosines, apart < APART**2, -1)
-        columns, distance = _nearest(cosines)
+    for top in range(0, len(own), _STRIP):
+        rows, here = slice(top, top + _STRIP), slice(0, min(_STRIP, len(own) - top))
+        np.matmul(own[rows], others, out=cosines[here])
+        np.matmul(one[rows], other, out=apart[here])
+        np.putmask(cosines[here], apart[here] < APART**2, -1)
+        columns, distance = _nearest(cosines[here])
         fits = (distance[:, :-1] < RATIO * distance[:, 1:]) & (distance[:, :-1] < FARTHEST)
-        here, rank = np.nonzero(np.logical_and.accumulate(fits, axis=1))
-        pairs.append(np.column_stack((top + here, columns[here, rank])))
-        distances.append(distance[here, rank])
+        row, rank = np.nonzero(np.logical_and.accumulate(fits, axis=1))
+        pairs.append(np.column_stack((top + row, columns[row, rank])))
+        distances.append(distance[row, rank])
     order = np.argsort(np.concatenate(distances), kind="stable")
     return np.concatenate(pairs)[order]
+
+
+def _squares(points: np.ndarray) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """(n, 4) and (4, n), whose product is the squared distance of every two points (n, 2)."""
+    squares, ones = np.square(points).sum(1), np.ones(len(points), np.float32)
+    one = np.column_stack((-2 * points, squares, ones))
+    other = np.vstack((points.T, ones, squares))
+    return one.astype(np.float32), other.astype(np.float32)
 
 
 def _nearest(cosines: np.ndarray) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
