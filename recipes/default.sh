@@ -214,7 +214,7 @@ pictures cal-plain val 26 6 2
 pictures cal-varied val 28 6 2 --vary
 "$forgemap" calibrate "$out/$run/model" "$out"/{camera,small}-cal-{varied,plain,honest} \
     --photos "$photos" --processing all --alarms 0.02 --processed 0.04 --flagged 0.004 \
-    --manipulated-at 0.95 --doubts 0.2 --workers 2 --out "$out/calibration"
+    --manipulated-at 0.98 --doubts 0.2 --workers 2 --out "$out/calibration"
 "$forgemap" evaluate "$out/$run/model" "$out/test" --recompress 90,75 --workers 2 --out "$out/results"
 "$forgemap" evaluate "$out/$run/model" "$out/test-whole" --workers 2 --out "$out/results-whole"
 "$python" -m benchmarks.foreign "$photos" --out "$out/foreign"

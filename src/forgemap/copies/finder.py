@@ -22,7 +22,7 @@ from .likeness import WINDOW, Likeness, compare, smooth
 from .transforms import Moved, transforms
 
 LEAST, SHARE, LARGEST = 0.3e6, 0.3, 1e6
-"""A picture is searched at this share of its pixels, so that it takes a small part of the network's
+"""A picture is searched at this share of its pixels, so that it takes a part of the network's
 time, but at no fewer than the first and no more than the last number of them."""
 SMALLEST = 32
 """Shorter side, in pixels, of a picture that is searched."""
