@@ -45,7 +45,7 @@ def cases(quick: bool) -> list[Case]:
     plain: Any = load_model(folder)[0]
     first: Any = FirstVersion(colours=plain.config["colours"]).eval()  # which it does not look at
     first.load_state_dict(plain.state_dict())
-    first.to(memory_format=torch.channels_last)  # as `Detector` has had it since
+    first.to(memory_format=torch.channels_last)  # as `Detector` has always had it
     # A busy photograph, in which there are as many keypoints as the search takes.
     pixels = cv2.resize(load_sample_image("china.jpg"), (side, side), interpolation=cv2.INTER_CUBIC)
     images = shipped.preprocess(pixels).contiguous(memory_format=torch.channels_last)

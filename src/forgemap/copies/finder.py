@@ -22,8 +22,8 @@ from .likeness import WINDOW, Likeness, compare, smooth
 from .transforms import Moved, transforms
 
 LEAST, SHARE, LARGEST = 0.3e6, 0.3, 1e6
-"""A picture is searched at this share of its pixels, so that it takes a part of the network's
-time, but at no fewer than the first and no more than the last number of them."""
+"""A picture is searched at this share of its pixels, so that it takes less time than the
+network, but at no fewer than the first and no more than the last number of them."""
 SMALLEST = 32
 """Shorter side, in pixels, of a picture that is searched."""
 
