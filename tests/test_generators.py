@@ -270,6 +270,30 @@ def test_training_improves_what_was_solved(camera: Path, tmp_path: Path) -> None
     assert last > first + 0.3  # dB
 
 
+def test_texture_is_what_a_blur_lacks_and_other_grain_does_not() -> None:
+    from forgemap.train.autoencoder import texture_loss
+
+    rng = torch.Generator().manual_seed(1)
+    ramp = torch.linspace(0.2, 0.8, 64).expand(1, 3, 64, 64)
+    grain, other = (0.03 * torch.randn(1, 3, 64, 64, generator=rng) for _ in range(2))
+    blurred = F.avg_pool2d(ramp + grain, 5, 1, 2, count_include_pad=False)
+    assert texture_loss(ramp + grain, ramp + grain) == 0
+    # The blur has the smaller error of pixels, the other grain the smaller one of texture.
+    assert F.l1_loss(blurred, ramp + grain) < F.l1_loss(ramp + other, ramp + grain)
+    assert texture_loss(blurred, ramp + grain) > 5 * texture_loss(ramp + other, ramp + grain)
+
+
+def test_a_weight_of_texture_is_learned(camera: Path, tmp_path: Path) -> None:
+    def graininess(weight: float) -> float:
+        folder = trainer("nearest", camera, tmp_path / f"{weight}", 40, texture=weight, lr=0.01)
+        images = torch.from_numpy(picture(64, 64, seed=5)).permute(2, 0, 1)[None] / 255
+        with torch.inference_mode():
+            given = load_generator(folder)(images)
+            return float((given - F.avg_pool2d(given, 3, 1, 1)).abs().mean())
+
+    assert graininess(1.0) > 1.1 * graininess(0.0)
+
+
 def test_trained_networks_serve_synth(camera: Path, tmp_path: Path) -> None:
     autoencoder = trainer("shuffle", camera, tmp_path / "mine", 1)
     inpainter = trainer(INPAINTER, camera, tmp_path / "filler", 1)
@@ -289,6 +313,7 @@ def test_trained_networks_serve_synth(camera: Path, tmp_path: Path) -> None:
         ({"crop": 100}, "crop = 100 cannot work: a multiple of 8"),
         ({"data": []}, "name photographs"),
         ({"gradient": -1.0}, "gradient = -1.0"),
+        ({"texture": -1.0}, "texture = -1.0"),
         ({"model": {"depth": 3}}, "unknown argument 'depth'"),
     ],
 )
