@@ -262,6 +262,19 @@ def test_an_interrupted_run_ends_with_the_same_weights(
     assert config["training"]["step"] == 6 and config["validation"]["psnr"] > 10
 
 
+def test_a_run_from_before_an_option_existed_goes_on_with_its_default(
+    camera: Path, tmp_path: Path
+) -> None:
+    trainer("nearest", camera, tmp_path / "run", 1)
+    config = tmp_path / "run" / "config.yaml"
+    lines = config.read_text().splitlines(keepends=True)
+    config.write_text("".join(line for line in lines if not line.startswith("texture:")))
+    with pytest.raises(ForgemapError, match=r"holds a run with texture = 0\.0, not 0\.5"):
+        trainer("nearest", camera, tmp_path / "run", 2, texture=0.5)
+    trainer("nearest", camera, tmp_path / "run", 2)
+    assert "texture: 0.0" in config.read_text()
+
+
 def test_training_improves_what_was_solved(camera: Path, tmp_path: Path) -> None:
     for steps in (1, 60):
         trainer("nearest", camera, tmp_path / "run", steps, lr=0.01, average=0.9)

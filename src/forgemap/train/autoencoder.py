@@ -58,8 +58,8 @@ def train(config: AutoencoderConfig, *, progress: bool = True) -> Path:
 
     def loss(network: nn.Module, images: Tensor, rng: np.random.Generator) -> Tensor:
         given = network(images).float()
-        total = reconstruction_loss(given, images, config.gradient)
-        return total + config.texture * texture_loss(given, images) if config.texture else total
+        texture = config.texture * texture_loss(given, images)
+        return reconstruction_loss(given, images, config.gradient) + texture
 
     return fit(config, make, loss, scores, progress=progress)
 
@@ -81,11 +81,13 @@ def texture_loss(images: Tensor, wanted: Tensor) -> Tensor:
     is a blur. Their strength can be kept: that of what a mean over 3x3 pixels takes away, in cells
     of 8x8. (B, 3, H, W) both; sides multiples of 8.
     """
-    strengths = [
-        F.avg_pool2d((x - F.avg_pool2d(x, 3, 1, 1, count_include_pad=False)).abs(), CELL)
-        for x in (images, wanted)
-    ]
-    return F.l1_loss(*((strength + FAINT).log() for strength in strengths))
+    return F.l1_loss(_texture(images), _texture(wanted))
+
+
+def _texture(images: Tensor) -> Tensor:
+    """Logarithm of the strength of fine texture, (B, 3, H / CELL, W / CELL)."""
+    fine = images - F.avg_pool2d(images, 3, 1, 1, count_include_pad=False)
+    return (F.avg_pool2d(fine.abs(), CELL) + FAINT).log()
 
 
 def scores(network: nn.Module, crops: np.ndarray) -> dict[str, float]:

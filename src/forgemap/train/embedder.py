@@ -7,7 +7,6 @@ generated one; views of one class attract, those of the other class in the batch
 from __future__ import annotations
 
 import math
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +58,7 @@ def train(config: EmbedderConfig, *, progress: bool = True) -> Path:
     network = new_network(config)
     run = RunFolder(Path(config.out))
     run.check_space(network)
-    run.claim({f.name: getattr(config, f.name) for f in fields(config)}, free=config.FREE)
+    run.claim(config)
 
     console = Console(stderr=True)
     fabric = start(config)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -122,7 +122,7 @@ def fit(
     torch.manual_seed(config.seed)
     network = make(crops if not run.checkpoint.exists() else crops[:1]).train()
     run.check_space(network)
-    run.claim({f.name: getattr(config, f.name) for f in fields(config)}, free=config.FREE)
+    run.claim(config)
 
     keep_to_them()
     fabric = Fabric(

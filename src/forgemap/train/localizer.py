@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -46,7 +45,7 @@ def train(config: LocalizerConfig, *, progress: bool = True) -> Path:
     cache = FeatureCache(config, network, records, held_out) if config.cache else None
     run = RunFolder(Path(config.out))
     run.check_space(network)
-    run.claim({f.name: getattr(config, f.name) for f in fields(config)}, free=config.FREE)
+    run.claim(config)
 
     console = Console(stderr=True)
     fabric = start(config)

@@ -138,23 +138,30 @@ class RunFolder:
         own = ("out", "cache", "cache_limit")
         return {name: value for name, value in values.items() if name not in own}
 
-    def claim(self, config: dict[str, Any], free: tuple[str, ...]) -> None:
+    def claim(self, config: Any) -> None:
         """Write the configuration, or check that it is the one that the folder was started with.
+
+        Args:
+            config: a dataclass of which every field has a default; those that its FREE names may
+                change. A field that there was not yet when the run began had its default then.
 
         Raises:
             ForgemapError: the folder holds a run with other settings, or cannot be written.
         """
+        values = {f.name: getattr(config, f.name) for f in fields(config)}
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             if self.checkpoint.exists() and self.config.exists():
-                before = yaml.safe_load(self.config.read_text()) or {}
-                for name, value in config.items():
-                    if name not in free and before.get(name) != value:
+                stored = yaml.safe_load(self.config.read_text()) or {}
+                defaults = type(config)()
+                for name, value in values.items():
+                    before = stored.get(name, getattr(defaults, name))
+                    if name not in config.FREE and before != value:
                         raise ForgemapError(
-                            f"{self.path} holds a run with {name} = {before.get(name)!r}, not "
+                            f"{self.path} holds a run with {name} = {before!r}, not "
                             f"{value!r}; give another --out, or the same settings to go on."
                         )
-            write_whole(self.config, yaml.safe_dump(config, sort_keys=False))
+            write_whole(self.config, yaml.safe_dump(values, sort_keys=False))
         except OSError as error:
             raise ForgemapError(f"{self.path}: cannot be written ({error.strerror}).") from error
 
