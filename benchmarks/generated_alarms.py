@@ -17,7 +17,7 @@ import torch
 from forgemap.data.records import read_manifest
 from forgemap.errors import ForgemapError
 from forgemap.evaluate.calibration_generated import REDUCED, processed_photos, reduced_photos
-from forgemap.evaluate.calibration_look import untouched_photos
+from forgemap.evaluate.calibration_pictures import untouched_photos
 from forgemap.evaluate.markdown import markdown_table
 from forgemap.generated import VERDICTS, GenerationDetector
 from forgemap.image import Image, load_image

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from forgemap.evaluate.calibration_look import PLAIN, PROCESSED, SHIFTS, Label, Observation
+from forgemap.evaluate.calibration_look import SHIFTS, Observation
+from forgemap.evaluate.calibration_pictures import PLAIN, PROCESSED, Label
 
 KINDS = {"text": -1.0, "portrait": 1.5}
 """Processing and how far it moves the evidence of an untouched picture."""

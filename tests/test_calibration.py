@@ -26,13 +26,12 @@ from forgemap.evaluate.calibration import (
     decide,
     worst_quantile,
 )
-from forgemap.evaluate.calibration_look import (
+from forgemap.evaluate.calibration_look import SHIFTS, Observation
+from forgemap.evaluate.calibration_pictures import (
     PLAIN,
     PROCESSED,
-    SHIFTS,
     WHOLE,
     Label,
-    Observation,
     Task,
     untouched_photos,
     views,
@@ -60,6 +59,7 @@ def test_calibration_is_written_into_the_model_and_used(tmp_path: Path, model_fo
     data = manifest(tmp_path / "data", "val")
     decision = calibrate(model, [str(data)]).decision
     assert Detector.load(model).decision == decision
+    assert decision.recompression, "the thresholds are those of maps joined with the blocks"
     assert "4 edited and 4 untouched" in decision.calibrated_on
     assert Limits().flagged <= decision.doubt_area <= 1
     assert len(decision.untouched) == 101 and list(decision.untouched) == sorted(decision.untouched)
@@ -346,9 +346,9 @@ def test_calibration_knows_which_pictures_were_saved_with_loss(tmp_path: Path) -
         cv2.imwrite(str(tmp_path / f"a.{suffix}"), pixels)
         record = Record(tmp_path / f"a.{suffix}", None, "a", "none", "val", {}, 0)
         seen = list(views(Task(0, record, None, ("avif", "tone"))))
-        assert [v.lossy for v in seen] == [suffix != "png", True, False]
+        assert [v.image.lossy for v in seen] == [suffix != "png", True, False]
     whole = list(views(Task(0, None, tmp_path / "a.png")))
-    assert {v.group.partition(", ")[2]: v.lossy for v in whole} == {
+    assert {v.group.partition(", ")[2]: v.image.lossy for v in whole} == {
         "as it is": False,
         "JPEG 90": True,
         "JPEG 75": True,

@@ -15,7 +15,8 @@ from forgemap.cli import app
 from forgemap.detector import Detector
 from forgemap.errors import DataError
 from forgemap.evaluate.calibration import Calibration, Limits, decide
-from forgemap.evaluate.calibration_look import PROCESSED, SHIFTS, Label, Observation
+from forgemap.evaluate.calibration_look import SHIFTS, Observation
+from forgemap.evaluate.calibration_pictures import PROCESSED, Label
 from forgemap.evaluate.calibration_report import Report
 from forgemap.evaluate.calibration_score import check_statistic, part_for_score
 from forgemap.models.build import build

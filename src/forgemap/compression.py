@@ -108,6 +108,13 @@ def _colours(pixels: np.ndarray) -> np.ndarray:
     return np.flatnonzero(seen)
 
 
+def lowest_quality(of_file: int | None, pixels: np.ndarray) -> int | None:
+    """Of the strongest JPEG compression that the file's tables or the pixels (H, W, 3) themselves
+    show: a PNG of a JPEG has lost as much."""
+    shown = (of_file, pixel_quality(pixels))
+    return min((quality for quality in shown if quality is not None), default=None)
+
+
 def pixel_quality(pixels: np.ndarray) -> int | None:
     """1..100: the quality of the JPEG compression that the pixels (H, W, 3) uint8 show.
 

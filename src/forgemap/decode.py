@@ -23,7 +23,7 @@ from PIL import Image as PILImage
 from PIL import ImageFile, TiffImagePlugin
 
 from .errors import ImageError
-from .jpeg import jpeg_quality
+from .jpeg import jpeg_quality, luminance_table
 from .pixels import array_pixels, srgb_pixels
 
 # Format -> the extensions under which it travels.
@@ -63,6 +63,7 @@ class Decoded(NamedTuple):
     notes: tuple[str, ...]
     jpeg_quality: int | None
     unmanaged: np.ndarray | None = None
+    table: tuple[int, ...] | None = None
 
 
 class TiffFile(TiffImagePlugin.TiffImageFile):
@@ -164,7 +165,8 @@ def _decode(
     orientation = _exif_orientation(im, notes)
     pixels, unmanaged = srgb_pixels(im, orientation, notes)
     quality = jpeg_quality(getattr(im, "quantization", None))
-    return Decoded(pixels, format, orientation, tuple(notes), quality, unmanaged)
+    table = luminance_table(im)
+    return Decoded(pixels, format, orientation, tuple(notes), quality, unmanaged, table)
 
 
 def _decode_tiff(data: bytes, name: str, max_pixels: int) -> Decoded:

@@ -15,7 +15,7 @@ from torch import nn
 from . import confidence as confidences
 from . import engines
 from .answers import together
-from .compression import palette, pixel_quality
+from .compression import lowest_quality, palette
 from .confidence import Confidence
 from .copies import Copies, Copy, find_copies, sentence, tell
 from .errors import ImageError
@@ -24,6 +24,7 @@ from .generated import GenerationDetector
 from .image import DEFAULT_MAX_PIXELS, Image, load_image
 from .model_folder import read_localizer
 from .pooling import COPIES
+from .recompression import Later, find_later
 from .report import Report, find_regions
 from .scoring import Decision, features
 from .tiling import localize, localize_many
@@ -54,8 +55,7 @@ class Detector:
         familiarity: what the thresholds' photographs look like; None: any picture is judged.
         confidence: how sure the mask is, and where; None: reports do not say.
         computed: by which engine and in which precision the model is.
-        copies: look for regions that occur twice, if the decision counts them. Larger pictures
-            than a megapixel take no longer for that; see docs/copies.md.
+        copies: look for regions that occur twice, if the decision counts them; see docs/copies.md.
 
     Raises:
         ModelError: windows for a model that looks at native resolution.
@@ -200,20 +200,26 @@ class Detector:
     def judge(self, image: Image, prediction: Prediction, threshold: float | None = None) -> Report:
         """What `analyze` says of a picture, from what the network saw in it."""
         threshold = self.decision.mask_threshold if threshold is None else threshold
-        heat = prediction.heat
-        told: list[Copy] = []
+        later = self.later(image)
+        if later is not None:
+            prediction = Prediction(*later.join(prediction.heat, prediction.evidence))
+        heat, told, said = prediction.heat, list[Copy](), ""
         copies = self.search(image.samples)
         strength = 0.0 if copies is None else copies.strength
         values = features(heat, prediction.evidence, image.lossy, strength)
-        if copies is not None and self.decision.score(values) >= self.decision.clear_below:
-            heat, told = tell(copies, heat)
-        height, width = heat.shape
+        if self.decision.score(values) >= self.decision.clear_below:
+            if copies is not None:
+                heat, told = tell(copies, heat)
+            said = sentence(told) + ("" if later is None else f" {later.words()}")
+        (height, width), quality = heat.shape, image.jpeg_quality
+        if self.decision.min_jpeg_quality:
+            quality = lowest_quality(quality, image.samples)
         area = float(np.count_nonzero(heat >= threshold) / heat.size)
         judgement = self.decision.judge(
             values,
             width=width,
             height=height,
-            jpeg_quality=self._quality(image),
+            jpeg_quality=quality,
             colours=palette(image.samples) if self.decision.min_colours else None,
             area=area,
         )
@@ -240,7 +246,7 @@ class Detector:
             regions=regions,
             copies=told,
             model=self.name,
-            reason=judgement.reason + sentence(told),
+            reason=judgement.reason + said,
             notes=list(image.notes),
             generated=None if generated is None else generated.to_dict(),
             summary=summary,
@@ -257,13 +263,9 @@ class Detector:
         """Regions that occur twice in a picture (H, W, 3) uint8 RGB; None if it is not asked."""
         return find_copies(pixels) if self.copies else None
 
-    def _quality(self, image: Image) -> int | None:
-        """Of the strongest JPEG compression that the file's tables or the pixels themselves show:
-        a PNG of a JPEG has lost as much."""
-        if not self.decision.min_jpeg_quality:
-            return image.jpeg_quality
-        shown = (image.jpeg_quality, pixel_quality(image.samples))
-        return min((quality for quality in shown if quality is not None), default=None)
+    def later(self, image: Image) -> Later | None:
+        """Parts of a JPEG that came after its first compression; None: none, or not asked."""
+        return find_later(image) if self.decision.recompression else None
 
     def analyze_many(
         self,

@@ -51,6 +51,8 @@ class Image:
     """What the file says of itself; None unless asked for, and for arrays and PIL images."""
     unmanaged: np.ndarray | None = None
     """``pixels`` before a colour profile was converted to sRGB; None where that changed nothing."""
+    table: tuple[int, ...] | None = None
+    """The 64 luminance steps of a JPEG, row by row; None of other files."""
 
     @property
     def lossy(self) -> bool:

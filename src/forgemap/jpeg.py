@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from PIL import Image as PILImage
 
 # The luminance table of the JPEG standard (ITU-T T.81, table K.1), which the IJG library scales.
 LUMINANCE = np.array(
@@ -39,3 +40,14 @@ def jpeg_quality(tables: Mapping[int, Sequence[int]] | None) -> int | None:
     misfit = np.abs(candidates - table).sum(1) / table.sum()
     best = int(misfit.argmin())
     return best + 1 if misfit[best] <= 0.3 else None
+
+
+def luminance_table(im: PILImage.Image) -> tuple[int, ...] | None:
+    """The 64 luminance steps of an opened JPEG, row by row; None of other files, and of those that
+    hold colours other than luma and chroma."""
+    tables = getattr(im, "quantization", None)
+    luma = im.mode in ("L", "RGB") and im.info.get("adobe_transform", 1) != 0
+    if not tables or not luma:
+        return None
+    table = tuple(int(step) for step in tables[min(tables)])
+    return table if len(table) == 64 and min(table) > 0 else None

@@ -38,6 +38,15 @@ def stored_view(displayed: np.ndarray, orientation: int) -> np.ndarray:
     return displayed.swapaxes(0, 1) if orientation >= 5 else displayed
 
 
+def displayed_view(stored: np.ndarray, orientation: int) -> np.ndarray:
+    """The stored (H, W, ...) array of a file of that EXIF orientation as it is displayed: a view,
+    and the inverse of `stored_view`."""
+    displayed = stored.swapaxes(0, 1) if orientation >= 5 else stored
+    if orientation in (2, 3, 6, 7):
+        displayed = displayed[:, ::-1]
+    return displayed[::-1] if orientation in (3, 4, 7, 8) else displayed
+
+
 def srgb_pixels(
     im: PILImage.Image, orientation: int, notes: list[str]
 ) -> tuple[np.ndarray, np.ndarray | None]:

@@ -69,6 +69,8 @@ class Decision:
     #: Colour pictures with fewer different colours are inconclusive, whatever their score: a
     #: palette, as GIF has, leaves none of the traces.
     min_colours: int = 0
+    #: Whether the maps are joined with what the blocks of a JPEG say; see `recompression`.
+    recompression: bool = False
     #: One sentence on the pictures that the thresholds were chosen on; empty = not calibrated.
     calibrated_on: str = ""
     #: Scores that 0, 1 ... 100 % of the untouched among them stay below; empty = not known.
@@ -195,8 +197,7 @@ class Decision:
             values: what `features` returned.
             width, height: of the picture in pixels.
             jpeg_quality: estimated quality, 1-100; None when the picture is no JPEG.
-            colours: how many different ones, where a palette made them few; see
-                `compression.palette`.
+            colours: how many different ones, where a palette made them few; see `palette`.
             area: share of the picture in the mask; default: the feature `area`.
         """
         score = self.score(values)

@@ -29,15 +29,8 @@ from . import conformal
 from .calibration_confidence import fit_confidence
 from .calibration_familiarity import usual
 from .calibration_limits import USUAL, Limits
-from .calibration_look import (
-    PROCESSED,
-    SHIFTS,
-    Observation,
-    crew,
-    photos_of,
-    tasks,
-    untouched_photos,
-)
+from .calibration_look import SHIFTS, Observation, crew
+from .calibration_pictures import PROCESSED, photos_of, tasks, untouched_photos
 from .calibration_report import Line, kinds_of, part, sentence, table_of
 from .calibration_score import PARTS, check_statistic, score_of
 from .conformal import Levels, empirical
@@ -251,6 +244,7 @@ def decide(
         doubt_area=min(1.0, round(max(limits.flagged, area) + 5e-7, 6)),
         whole_area=limits.whole,
         min_colours=limits.colours,
+        recompression=True,
         calibrated_on=sentence(observations, photos, promised, split, statistic),
         untouched=tuple(np.quantile(scores[plain], np.linspace(0, 1, 101)).round(4).tolist()),
         rarity=tuple(rare),

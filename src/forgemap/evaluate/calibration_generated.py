@@ -21,7 +21,7 @@ from ..image import load_image
 from ..models.crops import aggregate, cut
 from .calibration import untouched_photos, worst_quantile, write_entry
 from .calibration_limits import USUAL, Limits
-from .calibration_look import honestly, photos_of
+from .calibration_pictures import honestly, photos_of
 from .embed import Model, embed
 from .generated_scores import score
 

@@ -13,7 +13,8 @@ from rich.table import Table
 from ..errors import DataError
 from ..scoring import Decision
 from . import conformal
-from .calibration_look import Label, Observation
+from .calibration_look import Observation
+from .calibration_pictures import Label
 from .conformal import Bound, Kind
 from .markdown import markdown_table
 from .plots import save_diagram

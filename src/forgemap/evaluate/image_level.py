@@ -196,10 +196,15 @@ class Look(NamedTuple):
         decision = self.detector.decision
         copies = self.detector.search(image.samples)
         strength = 0.0 if copies is None else copies.strength
-        own = features(decision.heat(logits.mask.copy()), logits.evidence, image.lossy, strength)
+        heat, evidence = decision.heat(logits.mask.copy()), logits.evidence
+        later = self.detector.later(image)
+        if later is not None:
+            heat, evidence = later.join(heat, evidence)
+        own = features(heat, evidence, image.lossy, strength)
+        found = dict(own)
         shown = Decision() if self.raw else decision
-        heat = shown.heat(logits.mask.copy())
-        found = features(heat, logits.evidence, image.lossy) if self.raw else dict(own)
+        if self.raw:
+            found = features(shown.heat(logits.mask.copy()), logits.evidence, image.lossy)
         calibrated = logits.mask * shown.mask_scale + shown.mask_shift
         found["mean_logit"] = float(calibrated.mean(dtype=np.float64))
         found["decision"] = decision.score(own)

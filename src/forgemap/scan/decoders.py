@@ -110,6 +110,7 @@ class Decoders:
                 answer["orientation"],
                 tuple(answer["notes"]),
                 answer["jpeg_quality"],
+                table=answer["table"],
             )
         return loaded
 
@@ -250,6 +251,7 @@ def _decode_one(pipe: Connection, task: dict[str, Any], data: bytes | None) -> N
             "orientation": image.orientation,
             "notes": image.notes,
             "jpeg_quality": image.jpeg_quality,
+            "table": image.table,
             "height": height,
             "width": width,
         }
