@@ -235,3 +235,16 @@ def test_words_say_where_and_what_was_done() -> None:
 
 def test_nothing_found_has_no_strength() -> None:
     assert Copies((), (10, 10)).strength == 0
+
+
+def test_a_symmetric_thing_is_no_copy_of_itself() -> None:
+    picture, part = landscape(3), landscape(8)[:160, :160].astype(float)
+    wheel = sum(np.rot90(part, turns).astype(float) for turns in range(4)) / 4
+    wheel = (wheel - wheel.mean()) * 2 + 128
+    disk = np.hypot(*(np.indices((160, 160)) - 79.5)) < 78
+    there = picture[100:260, 200:360]
+    there[disk] = np.rint(wheel.clip(0, 255)).astype(np.uint8)[disk]
+    assert find_copies(picture).strength == 0
+    # The same wheel twice is another matter.
+    picture[20:180, 20:180][disk] = there[disk]
+    assert find_copies(picture).strength > 2
