@@ -12,11 +12,14 @@ from torch import Tensor
 
 from benchmarks.timing import Case
 from forgemap.copies import find_copies
+from forgemap.encode import encode_jpeg
 from forgemap.engines import load
+from forgemap.image import load_image
 from forgemap.model_folder import WEIGHTS
 from forgemap.models.checkpoint import load_model
 from forgemap.models.output import LocalizerOutput
 from forgemap.models.tracenet import TraceNet, upsample
+from forgemap.recompression import find_later
 
 SIDE = 1024
 
@@ -48,6 +51,7 @@ def cases(quick: bool) -> list[Case]:
     first.to(memory_format=torch.channels_last)  # as `Detector` has always had it
     # A busy photograph, in which there are as many keypoints as the search takes.
     pixels = cv2.resize(load_sample_image("china.jpg"), (side, side), interpolation=cv2.INTER_CUBIC)
+    saved = load_image(encode_jpeg(pixels, 90))
     images = shipped.preprocess(pixels).contiguous(memory_format=torch.channels_last)
 
     @torch.inference_mode()
@@ -64,8 +68,8 @@ def cases(quick: bool) -> list[Case]:
             torch.testing.assert_close(network().mask, plain(images).mask, atol=1e-3, rtol=1e-4)
 
     def both() -> object:
-        return network(), find_copies(pixels)
+        return network(), find_copies(pixels), find_later(saved)
 
     name = f"the default, {side} x {side}, float32 / its first version, without JPEG grid"
-    searched = f"the default and a search for copies, {side} x {side} / its first version"
+    searched = f"the default, copies and a JPEG's blocks, {side} x {side} / its first version"
     return [Case(name, network, literal, check, None), Case(searched, both, literal, check, None)]

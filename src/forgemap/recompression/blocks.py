@@ -28,7 +28,7 @@ FREQUENCIES = [(v, u) for v in range(ORDER + 1) for u in range(ORDER + 1) if 1 <
 LARGEST = 40
 """Multiples of the last step up to which coefficients are counted."""
 COARSEST = 48
-"""First step that is tried, at most."""
+"""First step that is tried, at most; a coarser last one hides any."""
 SHARES = np.array([0.99, 0.95, 0.85, 0.7, 0.5])
 """Shares of blocks with the first step that are tried."""
 NOISE = 0.45
@@ -43,8 +43,6 @@ BOUND = 12.0
 """... and all of a block."""
 FEWEST, ENOUGH = 256, 2**14
 """Blocks that histograms are made of, at least, and about at most."""
-CUT = 1
-"""Black or white pixels from which a block says nothing: its colours were cut off."""
 
 _LUMA = np.array([[0.299, 0.587, 0.114]], np.float32)
 
@@ -103,6 +101,8 @@ def first_steps(
     steps = {}
     for v, u in FREQUENCIES:
         last = int(table[v, u])
+        if last > COARSEST:
+            continue
         levels = _levels(here[v, u][known], last)
         counts = np.bincount(levels, minlength=LARGEST + 2)[: LARGEST + 1]
         found = first_step(counts, fine_histogram(there[v, u], last), last)
@@ -180,7 +180,7 @@ def _chances_of_sizes(last: int) -> NDArray[np.float64]:
     return _chances(np.arange(_bins(last)) / FINE, last)
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=1024)
 def _chances_of_multiples(step: int, last: int) -> NDArray[np.float64]:
     """The same of 0, 1, 2 ... times a first step."""
     return _chances(step * np.arange(_bins(last) // (FINE * step) + 2), last)
@@ -212,11 +212,13 @@ def luma(pixels: np.ndarray) -> NDArray[np.float32]:
 
 
 def _cut_off(pixels: np.ndarray) -> NDArray[np.bool_]:
-    """(H, W, 3) -> (h, w): blocks of which something is black or white in any colour."""
+    """(H, W, 3) -> (h, w): blocks of which something is black or white in any colour; such a block
+    says nothing, since its colours were cut off."""
     height, width = (n // BLOCK for n in pixels.shape[:2])
-    whole = pixels[: height * BLOCK, : width * BLOCK]
-    ends = ((whole == 0) | (whole == 255)).any(-1)
-    return ends.reshape(height, BLOCK, width, BLOCK).sum((1, 3)) >= CUT
+    rows = pixels[: height * BLOCK, : width * BLOCK].reshape(height, BLOCK, -1)
+    # By rows first, which lie as processors like them.
+    ends = rows.min(1) == 0, rows.max(1) == 255
+    return np.asarray((ends[0] | ends[1]).reshape(height, width, -1).any(-1))
 
 
 @lru_cache(maxsize=1)

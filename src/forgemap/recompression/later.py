@@ -30,7 +30,7 @@ SUSPECT = 0.5
 """Nats, mean over `NEAR`, from which a block may belong to a region ..."""
 FEWEST = 4
 """... and blocks that a region has at least."""
-WEIGHTS = {NEAR: 0.14, WIDE: 0.44}
+WEIGHTS = {NEAR: 0.18, WIDE: 0.48}
 """Log-odds of an edit that a nat of each mean is worth, beside those of the network, of which one
 is worth one. Fitted by ``python -m benchmarks.recompression``."""
 SHARE = 0.5
