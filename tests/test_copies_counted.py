@@ -33,7 +33,7 @@ COUNTED = Decision(
     clear_below=0.5,
     calibrated_on="a test",
 )
-PIXELS, _, THERE = copied(15, 1.1)
+PIXELS, HERE, THERE = copied(15, 1.1)
 
 
 def detector(decision: Decision = COUNTED, **options: bool) -> Detector:
@@ -47,7 +47,8 @@ def test_a_copy_decides_the_verdict_and_is_told() -> None:
     (copy, *_) = report.copies
     boxes = copy.box, copy.origin_box
     assert max(overlap(box, THERE) for box in boxes) > 0.6
-    assert report.heat is not None and report.heat[THERE].max() >= 0.5
+    # Which of them is the copy an untrained network guesses.
+    assert report.heat is not None and report.heat[HERE | THERE].max() >= 0.5
     assert report.to_dict()["copies"][0]["box"] == list(copy.box)
     json.dumps(report.to_dict()["copies"])
 
