@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from forgemap.copies import Copies, Copy, find_copies, sentence, tell
-from forgemap.copies.finder import HIGHEST, candidates
+from forgemap.copies.finder import HIGHEST, Found, _once, candidates
 from forgemap.copies.keypoints import detect, matches, mirrored
 from forgemap.copies.telling import places
 from forgemap.copies.transforms import similarity
@@ -248,3 +248,20 @@ def test_a_symmetric_thing_is_no_copy_of_itself() -> None:
     # The same wheel twice is another matter.
     picture[20:180, 20:180][disk] = there[disk]
     assert find_copies(picture).strength > 2
+
+
+def test_what_a_symmetric_thing_consists_of_is_no_copy_either() -> None:
+    class Marked(Found):
+        def masks(self, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+            here, there = np.zeros((2, *shape), np.uint8)
+            first, second = places_of[self.strength]
+            here[first], there[second] = 1, 1
+            return here, there
+
+    whole, left, right = np.s_[10:50, 10:50], np.s_[20:40, 12:28], np.s_[20:40, 32:48]
+    far, farther = np.s_[60:80, 10:30], np.s_[60:80, 60:80]
+    places_of = {3.0: (whole, whole), 2.0: (left, right), 1.0: (far, farther)}
+    moved, likeness = candidates(copied()[0]).pairs[0]  # any will do
+    found: list[Found] = [Marked(strength, moved, likeness) for strength in places_of]
+    assert [one.strength for one in _once(found, (90, 90))] == [1.0]
+    assert [one.strength for one in _once(found[1:], (90, 90))] == [2.0, 1.0]

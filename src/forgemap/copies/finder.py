@@ -142,8 +142,7 @@ def candidates(pixels: np.ndarray) -> Search:
         return Search([], shape, factor)
     picture = smooth(pixels)
     likenesses = ((one, compare(picture, one)) for one in moved)
-    pairs = [(m, like) for m, like in likenesses if like is not None and _shared(m, like) <= SHARED]
-    return Search(pairs, shape, factor)
+    return Search([(m, like) for m, like in likenesses if like is not None], shape, factor)
 
 
 def strength(features: Mapping[str, float]) -> float:
@@ -154,28 +153,18 @@ def strength(features: Mapping[str, float]) -> float:
     return min(max(total, 0.0), HIGHEST)
 
 
-def _shared(moved: Moved, likeness: Likeness) -> float:
-    """Share of a region, or of its like if that is the smaller one, in which they overlap."""
-    corner = np.array(likeness.corner, float)
-    matrix = moved.matrix.copy()
-    matrix[:, 2] += matrix[:, :2] @ corner - corner  # in pixels of the region's box
-    region = likeness.region.astype(np.uint8)
-    there = cv2.warpAffine(region, matrix, region.shape[::-1], flags=cv2.INTER_NEAREST)
-    return float(
-        (region & np.asarray(there, np.uint8)).sum() / (region.sum() * min(1.0, moved.scale**2))
-    )
-
-
 def _once(found: list[Found], shape: tuple[int, int]) -> tuple[Found, ...]:
-    """A region and its like are found from both ends, and perhaps in parts: the surest stay."""
+    """A region and its like are found from both ends, and perhaps in parts: the surest stay. One
+    thing that is symmetric hides what it consists of, and is no copy itself."""
     kept: list[Found] = []
     taken: list[NDArray[np.uint8]] = []
     for one in found:
         here, there = one.masks(shape)
         both = here | there
         if all((both & other).sum() < SAME * min(both.sum(), other.sum()) for other in taken):
-            kept.append(one)
             taken.append(both)
+            if (here & there).sum() <= SHARED * min(here.sum(), there.sum()):
+                kept.append(one)
     return tuple(kept)
 
 
