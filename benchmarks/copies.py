@@ -13,15 +13,12 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from typing import NamedTuple
 
-import cv2
 import numpy as np
-import torch
 
 from forgemap.copies import find_copies
 from forgemap.copies.finder import WEIGHTS, candidates
@@ -36,6 +33,8 @@ from forgemap.errors import DataError, ForgemapError
 from forgemap.evaluate.bootstrap import mean_interval
 from forgemap.evaluate.image_level import halves
 from forgemap.evaluate.markdown import cell, markdown_table
+
+from .timing import share_of_network
 
 METHODS = ("copy_move", "inpaint_exemplar")
 """Edits that put a part of the picture elsewhere in it."""
@@ -131,21 +130,8 @@ def direction(detector: Detector, records: Sequence[Record]) -> tuple[float, lis
 
 def cost(detector: Detector, records: Sequence[Record], number: int = 10) -> str:
     """CPU time of a search, of the network's for the same picture, on one thread."""
-    threads = torch.get_num_threads(), cv2.getNumThreads()
-    torch.set_num_threads(1)
-    cv2.setNumThreads(1)
-    shares = []
-    for record in records[:number]:
-        pixels = load_labelled(record)[0].samples
-        begin = time.process_time()
-        detector.predict(pixels)
-        middle = time.process_time()
-        find_copies(pixels)
-        shares.append((time.process_time() - middle) / (middle - begin))
-    torch.set_num_threads(threads[0])
-    cv2.setNumThreads(threads[1])
-    low, median, high = np.quantile(shares[1:], (0.25, 0.5, 0.75))  # the first one warms up
-    return f"{median:.2f} ({low:.2f} - {high:.2f})"
+    pictures = [load_labelled(record)[0] for record in records[:number]]
+    return share_of_network(detector, pictures, lambda image: find_copies(image.samples))
 
 
 def table(ways: Sequence[Sequence[Seen]]) -> list[list[str]]:

@@ -41,6 +41,8 @@ from forgemap.recompression.later import BLOCK, KNOWN, WEIGHTS, block_odds, box_
 from forgemap.synth.benign import process
 from forgemap.tiling import localize
 
+from .timing import share_of_network
+
 OVERLAYS = ("logo", "text", "watermark", "frame")
 """Honest, and added after the first compression."""
 KINDS = ("", "", "", *OVERLAYS, "portrait", "dodge", "tone", "sharpen", "grain")
@@ -204,28 +206,6 @@ def _by_block(values: np.ndarray, height: int, width: int) -> np.ndarray:
     return np.asarray(whole.reshape(height, BLOCK, width, BLOCK).mean((1, 3)))
 
 
-def cost(detector: Detector, pictures: Sequence[Image]) -> str:
-    """CPU time of a look at the blocks, of the network's for the same picture, on one thread."""
-    import time
-
-    import torch
-
-    threads = torch.get_num_threads(), cv2.getNumThreads()
-    torch.set_num_threads(1)
-    cv2.setNumThreads(1)
-    shares = []
-    for image in pictures:
-        begin = time.process_time()
-        detector.predict(image.samples)
-        middle = time.process_time()
-        find_later(image)
-        shares.append((time.process_time() - middle) / (middle - begin))
-    torch.set_num_threads(threads[0])
-    cv2.setNumThreads(threads[1])
-    low, median, high = np.quantile(shares[1:], (0.25, 0.5, 0.75))  # the first one warms up
-    return f"{median:.3f} ({low:.3f} - {high:.3f})"
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.recompression", description=__doc__)
     parser.add_argument("data", nargs="+", help="photographs, with --first; else a manifest")
@@ -250,7 +230,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             one.decision = replace(one.decision, recompression=asked)
         judged = [judge(both, picture) for picture in again(records, given.seed)]
         shown = [load_image(r.image).samples for r in records[:8]]
-        took = cost(detector, [load_image(encode_jpeg(pixels, 90)) for pixels in shown])
+        saved = [load_image(encode_jpeg(pixels, 90)) for pixels in shown]
+        took = share_of_network(detector, saved, find_later)
     except ForgemapError as error:
         print(f"benchmarks.recompression: {error}", file=sys.stderr)
         return 2

@@ -30,7 +30,7 @@ ALLOWED = {
     "confidence": {"entries"},
     "outlines": set(),
     "copies": {"outlines"},
-    "recompression": {"image", "outlines", "pixels"},
+    "recompression": {"image", "models", "outlines", "pixels"},
     "report": {"confidence", "copies", "drawing", "outlines"},
     "report_html": {"drawing", "report"},
     "image": {"decode", "jpeg", "metadata", "pixels"},

@@ -51,8 +51,7 @@ SAME = 0.5
 """Share of the smaller one from which two finds are one."""
 SHARED = 0.3
 """Share of a region that its like may overlap with: wheels, flowers and fronts of houses are
-symmetric, and like themselves. Of finds in untouched val photographs that set seven in ten apart,
-of right ones one in 180."""
+symmetric, and like themselves; counted in docs/experiments/default.md, row ao."""
 GAPS = 31
 """Pixels across of what is closed between parts of a region."""
 

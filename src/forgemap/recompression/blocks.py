@@ -12,7 +12,6 @@ where no compression shows; the other is what a first step makes of it.
 
 from __future__ import annotations
 
-import math
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -20,6 +19,8 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
+
+from ..models.grid import dct_matrix
 
 BLOCK = 8
 ORDER = 4
@@ -143,7 +144,7 @@ def first_step(counts: np.ndarray, fine: np.ndarray, last: int) -> FirstStep | N
 
 def coefficients(grey: np.ndarray) -> np.ndarray:
     """(H, W) -> (ORDER + 1, ORDER + 1, h, w): the low frequencies of each whole block."""
-    basis = _basis()
+    basis = dct_matrix()[: ORDER + 1].numpy()
     height, width = (n // BLOCK for n in grey.shape)
     rows = grey[: height * BLOCK, : width * BLOCK].reshape(height, BLOCK, width * BLOCK)
     columns = np.matmul(basis, rows).reshape(height, ORDER + 1, width, BLOCK)
@@ -206,7 +207,7 @@ def _levels(values: np.ndarray, last: int) -> NDArray[np.intp]:
 
 
 def luma(pixels: np.ndarray) -> NDArray[np.float32]:
-    """(H, W, 3) uint8 -> (H, W)."""
+    """(H, W, 3) uint8 -> (H, W): as `compression.luma`, in a third of the time."""
     grey = cv2.transform(pixels.astype(np.float32), _LUMA)
     return np.asarray(grey.reshape(pixels.shape[:2]), np.float32)
 
@@ -219,12 +220,3 @@ def _cut_off(pixels: np.ndarray) -> NDArray[np.bool_]:
     # By rows first, which lie as processors like them.
     ends = rows.min(1) == 0, rows.max(1) == 255
     return np.asarray((ends[0] | ends[1]).reshape(height, width, -1).any(-1))
-
-
-@lru_cache(maxsize=1)
-def _basis() -> NDArray[np.float32]:
-    """(ORDER + 1, 8): the first cosines of the orthonormal 8-point DCT."""
-    angles = np.pi * (2 * np.arange(BLOCK) + 1) / (2 * BLOCK)
-    basis = np.cos(np.outer(np.arange(ORDER + 1), angles)) * math.sqrt(2 / BLOCK)
-    basis[0] /= math.sqrt(2)
-    return basis.astype(np.float32)
