@@ -7,6 +7,7 @@ know, and the files are saved with quantization tables, encoders and sizes that 
 
     python -m benchmarks.foreign PHOTOS... --out foreign
     forgemap evaluate default foreign --out results          # all; or foreign/web.jsonl, ...
+    python -m benchmarks.foreign PHOTOS... --origin camera --out raw    # never a JPEG, see there
 
 Each picture comes edited and untouched, saved in the same way. The same seed gives the same
 pictures.
@@ -33,6 +34,8 @@ from forgemap.errors import DataError, ForgemapError
 from forgemap.image import find_images, load_image
 from forgemap.synth.masks import random_mask
 
+from .foreign_origins import ORIGINS, large_enough, shown
+
 Pixels = np.ndarray
 """(H, W, 3) uint8."""
 Edit = Callable[[Pixels, np.ndarray, Pixels, np.random.Generator], Pixels]
@@ -49,8 +52,6 @@ INSTALLED = {
     f"{sklearn_datasets[0]}/images": ("china.jpg", "flower.jpg"),
 }
 """Photographs that come with libraries."""
-LARGEST = 1024
-"""Longest side in pixels; of larger photographs a part at native resolution is taken."""
 
 
 def feathered(region: np.ndarray, radius: float) -> np.ndarray:
@@ -225,26 +226,38 @@ def photographs(paths: Sequence[str], split: str) -> list[Path]:
 
 
 def make(
-    paths: Sequence[str], out: Path, *, split: str = "test", per_photo: int = 3, seed: int = 0
+    paths: Sequence[str],
+    out: Path,
+    *,
+    split: str = "test",
+    per_photo: int = 3,
+    seed: int = 0,
+    origin: str = "",
 ) -> Path:
-    """Write pictures, masks, the manifest, and a list for each way of saving."""
+    """Write pictures, masks, the manifest, and a list for each way of saving.
+
+    With an origin, one of ORIGINS, all are saved as PNG, and small photographs left out.
+    """
     photos = photographs(paths, split)
     for name in ("images", "masks"):
         (out / name).mkdir(parents=True, exist_ok=True)
     records: dict[str, list[Record]] = {name: [] for name in SAVINGS}
+    if origin:
+        photos = [path for path in photos if large_enough(path, origin)]
     turn = 0
     for n, photo in enumerate(photos):
         for k in range(per_photo):
-            method, saving = list(EDITS)[turn % len(EDITS)], list(SAVINGS)[(turn * 7 // 6) % 3]
+            method = list(EDITS)[turn % len(EDITS)]
+            saving = "png" if origin else list(SAVINGS)[(turn * 7 // 6) % 3]
             turn += 1
             rng = np.random.default_rng([seed, n, k])
-            pixels = part_of(photo, rng)
-            other = part_of(photos[int(rng.integers(len(photos)))], rng)
+            pixels = shown(photo, origin, rng)
+            other = shown(photos[int(rng.integers(len(photos)))], origin, rng)
             region = random_mask(pixels, rng, area=(0.01, 0.15))[0]
             edited = EDITS[method](pixels, region, other, rng)
             chance = int(rng.integers(2**32))
-            for name, shown in ((method, edited), (UNTOUCHED, pixels)):
-                data = SAVINGS[saving](shown, np.random.default_rng(chance))
+            for name, result in ((method, edited), (UNTOUCHED, pixels)):
+                data = SAVINGS[saving](result, np.random.default_rng(chance))
                 image = out / "images" / f"{n:04}-{k}-{name}{SUFFIXES[data[:2]]}"
                 image.write_bytes(data)
                 mask = None
@@ -269,14 +282,6 @@ def resized(region: np.ndarray, shape: tuple[int, ...]) -> Pillow.Image:
     return picture.point(lambda value: 255 * (value > 127))
 
 
-def part_of(path: Path, rng: np.random.Generator) -> Pixels:
-    """The photograph, or a part of it that is at most LARGEST pixels a side."""
-    photo = load_image(path).pixels
-    height, width = photo.shape[:2]
-    top, left = (int(rng.integers(0, max(0, n - LARGEST) + 1)) for n in (height, width))
-    return np.ascontiguousarray(photo[top : top + LARGEST, left : left + LARGEST])
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.foreign", description=__doc__)
     parser.add_argument(
@@ -286,10 +291,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--split", default="test", choices=("train", "val", "test"))
     parser.add_argument("--per-photo", type=int, default=3)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--origin", default="", choices=("", *ORIGINS))
     given = parser.parse_args(arguments)
     try:
         path = make(
-            given.photos, given.out, split=given.split, per_photo=given.per_photo, seed=given.seed
+            given.photos,
+            given.out,
+            split=given.split,
+            per_photo=given.per_photo,
+            seed=given.seed,
+            origin=given.origin,
         )
     except ForgemapError as error:
         print(f"benchmarks.foreign: {error}", file=sys.stderr)

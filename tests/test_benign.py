@@ -22,7 +22,8 @@ from forgemap.synth.benign import BENIGN, draw, process
 from .conftest import picture
 
 PHOTO = picture(270, 330)
-PLAIN = ("geometry", "format", "life")  # families that change no light
+PLAIN = ("geometry", "format", "life", "origin")  # families that change no light
+SAVED = ("format", "life", "origin")  # families that end with a file
 
 
 def rng(seed: int = 0) -> np.random.Generator:
@@ -86,7 +87,9 @@ def test_the_mask_moves_with_the_picture(name: str) -> None:
         assert (shown & truth).sum() / (shown | truth).sum() > 0.93
 
 
-@pytest.mark.parametrize("name", [n for n in BENIGN if BENIGN[n].family in ("format", "life")])
+@pytest.mark.parametrize(
+    "name", [n for n in BENIGN if BENIGN[n].family in ("format", "life", "origin")]
+)
 def test_a_file_shows_what_the_pixels_say(name: str) -> None:
     for seed in range(2):
         done = process(name, PHOTO, rng(seed))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from benchmarks import foreign, gallery
+from benchmarks import foreign, foreign_origins, gallery
 from benchmarks.foreign import EDITS, SAVINGS
 from PIL import Image
 
@@ -104,3 +104,30 @@ def test_a_model_that_is_not_there_is_one_sentence(
     folder = records[0].image.parent.parent
     assert gallery.main([str(folder), "--model", "/nowhere"]) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize("origin", foreign.ORIGINS)
+def test_photographs_of_another_origin_are_small_and_saved_without_loss(
+    origin: str, tmp_path: Path
+) -> None:
+    """Reduced to a place of their own in size, and left out where that leaves too little."""
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for seed, (height, width) in enumerate([(700, 900), (400, 500)]):
+        large = picture(height, width, seed=seed)
+        Image.fromarray(large).save(photos / f"{seed}.jpg", quality=40)
+    found = {split_of(hashlib.sha256(p.read_bytes()).hexdigest()) for p in photos.iterdir()}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(foreign, "INSTALLED", {})
+        records = [
+            record
+            for split in found
+            for record in read_manifest(
+                foreign.make([str(photos)], tmp_path / split, split=split, origin=origin)
+            )
+        ]
+    assert {Path(r.source).name for r in records} == {"0.jpg"}
+    assert {r.image.suffix for r in records} == {".png"} and len(records) == 6
+    for record in records:
+        height, width = load_pair(record)[0].shape[:2]
+        assert min(height, width) >= 260 and max(height, width) <= 900 / foreign_origins.LEAST

@@ -20,7 +20,7 @@ from typing import NamedTuple
 import numpy as np
 
 from forgemap.errors import DataError
-from forgemap.synth import benign_geometry, benign_light, benign_lives, benign_overlay
+from forgemap.synth import benign_geometry, benign_light, benign_lives, benign_overlay, camera
 from forgemap.synth.benign_parts import Mask, Pixels, Processed, Rng
 
 __all__ = ["BENIGN", "Processed", "Processing", "choose", "draw", "process"]
@@ -31,7 +31,8 @@ class Processing(NamedTuple):
 
     apply: Callable[[Pixels, Mask, Rng], Processed]
     family: str
-    """ "geometry", "light", "overlay", "format" (saved anew) or "life" (a way to the viewer)."""
+    """ "geometry", "light", "overlay", "format" (saved anew), "life" (a way to the viewer) or
+    "origin" (how the picture came to be, which no edit comes before)."""
 
 
 BENIGN: dict[str, Processing] = {
@@ -62,6 +63,7 @@ BENIGN: dict[str, Processing] = {
     "web": Processing(benign_lives.web, "life"),
     "screenshot": Processing(benign_lives.screenshot, "life"),
     "messenger": Processing(benign_lives.messenger, "life"),
+    "developed": Processing(camera.developed, "origin"),
 }
 
 
@@ -115,5 +117,7 @@ def draw(rng: Rng, share: float, names: Sequence[str]) -> str | None:
     families: dict[str, list[str]] = {}
     for name in names:
         families.setdefault(BENIGN[name].family, []).append(name)
+    if not families:
+        return None
     members = list(families.values())[int(family * len(families))]
     return members[int(member * len(members))]

@@ -17,7 +17,7 @@ from forgemap.encode import encode_png
 from forgemap.errors import DataError, ForgemapError
 from forgemap.files import write_whole
 from forgemap.image import load_image
-from forgemap.synth.benign import Processed, draw, process
+from forgemap.synth.benign import BENIGN, Processed, draw, process
 from forgemap.synth.edit import Context, Edit
 from forgemap.synth.methods import METHODS, NEED_AUTOENCODER, NEED_DONOR
 from forgemap.synth.prepare import finish, prepare
@@ -116,12 +116,18 @@ class _Worker:
         shortlist = self.donors_of(photo)
         method = self.method_of(photo, index, bool(shortlist))
 
+        first = self.processing_of(photo, index, "before")
+
         def donor(rng: np.random.Generator) -> tuple[str, np.ndarray]:
             for i in rng.permutation(len(shortlist)):
                 try:
-                    return shortlist[i].sha256[:16], self.load(shortlist[i])
+                    taken = self.load(shortlist[i])
                 except ForgemapError:
                     continue  # reported where it is a source itself
+                if first is not None and BENIGN[first].family == "origin":
+                    # Or the edited part could be told by an origin of another kind.
+                    taken = process(first, taken, rng).pixels
+                return shortlist[i].sha256[:16], taken
             raise DataError("none of the photos to take a region from can be read")
 
         source = self.autoencoder_of(photo, index) if method in NEED_AUTOENCODER else None
@@ -135,7 +141,6 @@ class _Worker:
             pixels, chance(settings.seed, photo, index, "prepare"),
             crop=settings.crop, vary=settings.vary,
         )  # fmt: skip
-        first = self.processing_of(photo, index, "before")
         if first is not None:
             done = process(first, ready, chance(settings.seed, photo, index, "process before"))
             ready, before["benign_before"] = done.pixels, {"name": first, **done.parameters}
@@ -192,7 +197,10 @@ class _Worker:
     def processing_of(self, photo: Photo, index: int, when: str) -> str | None:
         """The benign processing of a picture and its twin "before" or "after" the edit, if any."""
         rng = chance(self.settings.seed, photo, index, f"benign {when}")
-        return draw(rng, self.settings.benign, self.settings.processing)
+        kinds = self.settings.processing
+        if when == "after":
+            kinds = tuple(kind for kind in kinds if BENIGN[kind].family != "origin")
+        return draw(rng, self.settings.benign, kinds)
 
     def processed(
         self, photo: Photo, index: int, name: str, edits: list[Edit]
