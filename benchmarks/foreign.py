@@ -7,7 +7,7 @@ know, and the files are saved with quantization tables, encoders and sizes that 
 
     python -m benchmarks.foreign PHOTOS... --out foreign
     forgemap evaluate default foreign --out results          # all; or foreign/web.jsonl, ...
-    python -m benchmarks.foreign PHOTOS... --origin camera --out raw    # never a JPEG, see there
+    python -m benchmarks.foreign PHOTOS... --origin camera --out raw    # never a JPEG
 
 Each picture comes edited and untouched, saved in the same way. The same seed gives the same
 pictures.
@@ -26,32 +26,18 @@ import numpy as np
 from PIL import Image as Pillow
 from PIL import ImageFilter
 from skimage import color, exposure, restoration, transform
-from skimage.data import __path__ as skimage_data
-from sklearn.datasets import __path__ as sklearn_datasets
 
-from forgemap.data.records import MANIFEST, UNTOUCHED, Record, split_of, write_manifest
-from forgemap.errors import DataError, ForgemapError
-from forgemap.image import find_images, load_image
+from forgemap.data.records import MANIFEST, UNTOUCHED, Record, write_manifest
+from forgemap.errors import ForgemapError
+from forgemap.image import load_image
 from forgemap.synth.masks import random_mask
 
-from .foreign_origins import ORIGINS, large_enough, shown
+from .foreign_origins import ORIGINS, photographs, shown
 
 Pixels = np.ndarray
 """(H, W, 3) uint8."""
 Edit = Callable[[Pixels, np.ndarray, Pixels, np.random.Generator], Pixels]
 """(photo, region (H, W) bool, another photo, chance) -> the edited photo."""
-
-INSTALLED = {
-    skimage_data[0]: (
-        "astronaut.png",
-        "chelsea.png",
-        "coffee.png",
-        "motorcycle_left.png",
-        "rocket.jpg",
-    ),
-    f"{sklearn_datasets[0]}/images": ("china.jpg", "flower.jpg"),
-}
-"""Photographs that come with libraries."""
 
 
 def feathered(region: np.ndarray, radius: float) -> np.ndarray:
@@ -214,17 +200,6 @@ SAVINGS = {"png": as_png, "editor": as_editor, "web": as_web}
 SUFFIXES = {b"\x89P": ".png", b"\xff\xd8": ".jpg", b"RI": ".webp"}
 
 
-def photographs(paths: Sequence[str], split: str) -> list[Path]:
-    """The installed ones, and those of `paths` that fall into the split."""
-    installed = [Path(folder) / name for folder, names in INSTALLED.items() for name in names]
-    found, problems = find_images(paths)
-    if problems:
-        raise DataError(f"{problems[0][1]}.")
-    return [p for p in installed if p.is_file()] + [
-        path for path in found if split_of(load_image(path).sha256) == split
-    ]
-
-
 def make(
     paths: Sequence[str],
     out: Path,
@@ -237,13 +212,14 @@ def make(
     """Write pictures, masks, the manifest, and a list for each way of saving.
 
     With an origin, one of ORIGINS, all are saved as PNG, and small photographs left out.
+
+    Raises:
+        DataError: a photograph cannot be read, or none is left.
     """
-    photos = photographs(paths, split)
+    photos = photographs(paths, split, origin)
     for name in ("images", "masks"):
         (out / name).mkdir(parents=True, exist_ok=True)
     records: dict[str, list[Record]] = {name: [] for name in SAVINGS}
-    if origin:
-        photos = [path for path in photos if large_enough(path, origin)]
     turn = 0
     for n, photo in enumerate(photos):
         for k in range(per_photo):
@@ -291,17 +267,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--split", default="test", choices=("train", "val", "test"))
     parser.add_argument("--per-photo", type=int, default=3)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--origin", default="", choices=("", *ORIGINS))
-    given = parser.parse_args(arguments)
+    parser.add_argument(
+        "--origin", default="", choices=ORIGINS, help="photographs that never were a JPEG; as PNG"
+    )
+    given = vars(parser.parse_args(arguments))
     try:
-        path = make(
-            given.photos,
-            given.out,
-            split=given.split,
-            per_photo=given.per_photo,
-            seed=given.seed,
-            origin=given.origin,
-        )
+        path = make(given.pop("photos"), given.pop("out"), **given)
     except ForgemapError as error:
         print(f"benchmarks.foreign: {error}", file=sys.stderr)
         return 2

@@ -6,17 +6,32 @@ other noise, and a demosaicing (by variable numbers of gradients) that synth doe
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
+from skimage.data import __path__ as skimage_data
+from sklearn.datasets import __path__ as sklearn_datasets
 
+from forgemap.data.records import split_of
 from forgemap.errors import DataError
-from forgemap.image import load_image
+from forgemap.image import find_images, load_image
 
 Pixels = np.ndarray
 """(H, W, 3) uint8."""
 
+INSTALLED = {
+    skimage_data[0]: (
+        "astronaut.png",
+        "chelsea.png",
+        "coffee.png",
+        "motorcycle_left.png",
+        "rocket.jpg",
+    ),
+    f"{sklearn_datasets[0]}/images": ("china.jpg", "flower.jpg"),
+}
+"""Photographs that come with libraries."""
 LARGEST = 1024
 """Longest side in pixels; of larger photographs a part at native resolution is taken."""
 LEAST = 2.5
@@ -26,15 +41,14 @@ SHORTEST = 260
 
 
 def reduced(photo: Pixels, rng: np.random.Generator) -> Pixels:
-    """The whole photograph at 700 to 1100 pixels, by areas.
+    """The whole photograph at 700 to 1100 pixels, by areas; a panorama less, for its shorter side.
 
-    Raises:
-        DataError: it is too small for that.
+    Args:
+        photo: at least LEAST * SHORTEST pixels a side.
     """
     height, width = photo.shape[:2]
-    factor = max(LEAST, max(height, width) / rng.uniform(700, 1100))
-    if min(height, width) / factor < SHORTEST:
-        raise DataError(f"too small: {width} x {height}")
+    factor = max(height, width) / rng.uniform(700, 1100)
+    factor = max(LEAST, min(factor, min(height, width) / SHORTEST))
     size = (round(width / factor), round(height / factor))
     return np.asarray(cv2.resize(photo, size, interpolation=cv2.INTER_AREA))
 
@@ -59,13 +73,28 @@ ORIGINS = {"camera": camera, "reduced": reduced}
 """How `--origin` names them."""
 
 
-def large_enough(path: Path, origin: str) -> bool:
-    """Whether a photograph can be given the origin."""
-    try:
-        shown(path, origin, np.random.default_rng(0))
-    except DataError:
-        return False
-    return True
+def photographs(paths: Sequence[str], split: str, origin: str = "") -> list[Path]:
+    """The installed ones, and those of `paths` that fall into the split; large enough for `origin`.
+
+    Raises:
+        DataError: one cannot be read, or none is left.
+    """
+    installed = [Path(folder) / name for folder, names in INSTALLED.items() for name in names]
+    found, problems = find_images(paths)
+    if problems:
+        raise DataError(f"{problems[0][1]}.")
+    photos = [p for p in installed if p.is_file()] + [
+        path for path in found if split_of(load_image(path).sha256) == split
+    ]
+    if origin:
+        least = LEAST * SHORTEST
+        photos = [path for path in photos if min(load_image(path).pixels.shape[:2]) >= least]
+        if not photos:
+            raise DataError(
+                f"No photograph of the split {split!r} has {least:.0f} pixels a side, which "
+                f"--origin {origin} needs: name larger ones."
+            )
+    return photos
 
 
 def shown(path: Path, origin: str, rng: np.random.Generator) -> Pixels:

@@ -219,9 +219,3 @@ pictures cal-varied val 28 6 2 --vary
 "$forgemap" evaluate "$out/$run/model" "$out/test-whole" --workers 2 --out "$out/results-whole"
 "$python" -m benchmarks.foreign "$photos" --out "$out/foreign"
 "$forgemap" evaluate "$out/$run/model" "$out/foreign" --workers 2 --out "$out/results-foreign"
-for origin in camera reduced; do
-    "$python" -m benchmarks.foreign "${camera[@]}" --per-photo 4 --origin "$origin" \
-        --out "$out/foreign-$origin"
-    "$forgemap" evaluate "$out/$run/model" "$out/foreign-$origin" --workers 2 \
-        --out "$out/results-$origin"
-done

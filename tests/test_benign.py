@@ -87,9 +87,7 @@ def test_the_mask_moves_with_the_picture(name: str) -> None:
         assert (shown & truth).sum() / (shown | truth).sum() > 0.93
 
 
-@pytest.mark.parametrize(
-    "name", [n for n in BENIGN if BENIGN[n].family in ("format", "life", "origin")]
-)
+@pytest.mark.parametrize("name", [n for n in BENIGN if BENIGN[n].family in SAVED])
 def test_a_file_shows_what_the_pixels_say(name: str) -> None:
     for seed in range(2):
         done = process(name, PHOTO, rng(seed))
@@ -125,6 +123,7 @@ def test_draws_have_the_share_asked_for_and_every_family() -> None:
         families[BENIGN[name].family] += count
     assert min(families.values()) > 0.65 * max(families.values())
     assert draw(rng(), 0, ()) is None
+    assert draw(rng(), 1, ()) is None
 
 
 def test_twins_differ_by_the_edit_alone(scenes: Path, tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ def photo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def records(photo: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Record]:
     """Eighteen turns over one photograph: every edit, saved in each of the ways."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(foreign, "INSTALLED", {})
+        patch.setattr(foreign_origins, "INSTALLED", {})
         out = tmp_path_factory.mktemp("foreign")
         return read_manifest(foreign.make([str(photo.parent)], out, per_photo=18))
 
@@ -69,7 +69,7 @@ def test_a_twin_has_the_same_size_and_format(records: list[Record]) -> None:
 def test_the_same_seed_gives_the_same_pictures(
     photo: Path, records: list[Record], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(foreign, "INSTALLED", {})
+    monkeypatch.setattr(foreign_origins, "INSTALLED", {})
     again = read_manifest(foreign.make([str(photo.parent)], tmp_path, per_photo=2))
     for one, other in zip(
         sorted(again, key=lambda r: r.image.name),
@@ -118,7 +118,7 @@ def test_photographs_of_another_origin_are_small_and_saved_without_loss(
         Image.fromarray(large).save(photos / f"{seed}.jpg", quality=40)
     found = {split_of(hashlib.sha256(p.read_bytes()).hexdigest()) for p in photos.iterdir()}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(foreign, "INSTALLED", {})
+        patch.setattr(foreign_origins, "INSTALLED", {})
         records = [
             record
             for split in found
@@ -131,3 +131,20 @@ def test_photographs_of_another_origin_are_small_and_saved_without_loss(
     for record in records:
         height, width = load_pair(record)[0].shape[:2]
         assert min(height, width) >= 260 and max(height, width) <= 900 / foreign_origins.LEAST
+
+
+def test_a_panorama_keeps_its_shorter_side() -> None:
+    long = np.zeros((700, 5000, 3), np.uint8)
+    for seed in range(4):
+        small = foreign_origins.reduced(long, np.random.default_rng(seed))
+        assert min(small.shape[:2]) >= foreign_origins.SHORTEST
+
+
+def test_photographs_that_are_all_too_small_are_one_sentence(
+    photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(foreign_origins, "INSTALLED", {})
+    out = tmp_path / "out"
+    assert foreign.main([str(photo.parent), "--origin", "camera", "--out", str(out)]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "650 pixels" in said and not out.exists()

@@ -68,10 +68,8 @@ def test_an_edit_comes_after_the_camera_and_takes_its_material_from_one(tmp_path
     photos = tmp_path / "photos"
     photos.mkdir()
     for seed in range(8):
-        # Vertical stripes of one pixel: what a mosaic cannot give back as it was.
-        striped = picture(600, 640, seed=seed)
-        striped[:, ::2] = 255 - striped[:, ::2] // 4
-        Image.fromarray(striped).save(photos / f"{seed}.png")
+        flat = np.full((600, 640, 3), (40 + 20 * seed, 200 - 20 * seed, 90), np.uint8)
+        Image.fromarray(flat).save(photos / f"{seed}.png")
     manifest = synthesize(
         photos, tmp_path / "out", methods=["splice"], untouched=True, progress=False,
         benign=1.0, processing=["developed"],
@@ -81,13 +79,12 @@ def test_an_edit_comes_after_the_camera_and_takes_its_material_from_one(tmp_path
     assert BENIGN["developed"].family == "origin"
     edited = [r for r in records if r.manipulated]
     assert edited and len(records) == 2 * len(edited)
-    twins = {r.image.name.rsplit("-", 1)[0]: r for r in records if not r.manipulated}
     for record in edited:
         assert "benign_after" not in record.parameters
         assert record.parameters["benign_before"]["name"] == "developed"
         pixels = load_image(record.image).pixels
-        plain = load_image(twins[record.image.name.rsplit("-", 1)[0]].image).pixels
-        mask = np.asarray(Image.open(record.mask)) > 0  # type: ignore[arg-type]
-        assert (pixels != plain).any(-1)[mask].mean() > 0.5
         assert max(pixels.shape) <= 0.61 * 640
-        assert rhythm(pixels, 2) < 1.3
+        mask = np.asarray(Image.open(record.mask))  # type: ignore[arg-type]
+        inside = cv2.erode(mask, np.ones((9, 9), np.uint8)) > 0
+        # Only a sensor gives a flat colour noise.
+        assert not inside.any() or pixels[inside].std(0).max() > 0.2

@@ -106,13 +106,11 @@ def demosaiced(seen: np.ndarray, phase: tuple[int, int], way: str) -> np.ndarray
         phase: (row, column) of red in each 2 x 2 pixels.
         way: one of DEMOSAICINGS: OpenCV's first two, or Malvar, He & Cutler's.
     """
-    row, column = phase
     if way == "gradient-corrected":
-        return _malvar(seen, row, column)
+        return _malvar(seen, *phase)
     # An offset keeps what noise has brought below zero.
     raw = np.clip(np.rint((seen + 0.1) / 1.3 * 65535), 0, 65535).astype(np.uint16)
-    # OpenCV names a pattern by its second row's second and third pixel.
-    pattern = {(0, 0): "BG", (0, 1): "GB", (1, 0): "GR", (1, 1): "RG"}[phase]
+    pattern = {(0, 0): "RGGB", (0, 1): "GRBG", (1, 0): "GBRG", (1, 1): "BGGR"}[phase]
     ending = "_EA" if way == "edge-aware" else ""
     colours = cv2.cvtColor(raw, getattr(cv2, f"COLOR_Bayer{pattern}2RGB{ending}"))
     return np.asarray(colours, np.float32) / 65535 * 1.3 - 0.1
@@ -127,14 +125,12 @@ def _malvar(seen: np.ndarray, row: int, column: int) -> np.ndarray:
     green, in_row, diagonal = (filtered(weights) for weights in (_GREEN, _IN_ROW, _DIAGONAL))
     in_column = filtered(_IN_ROW.T)
     colours = np.repeat(seen[..., None], 3, axis=2)
-    reds, blues = np.s_[row::2, column::2], np.s_[1 - row :: 2, 1 - column :: 2]
-    for own, other, at in ((0, 2, reds), (2, 0, blues)):
-        colours[(*at, 1)] = green[at]
-        colours[(*at, other)] = diagonal[at]
-        # At the green pixels of this colour's own rows it has neighbours to the sides.
-        beside, above = np.s_[at[0], 1 - (at[1].start) :: 2], np.s_[1 - at[0].start :: 2, at[1]]
-        colours[(*beside, own)] = in_row[beside]
-        colours[(*above, own)] = in_column[above]
+    for own, other, r, c in ((0, 2, row, column), (2, 0, 1 - row, 1 - column)):
+        colours[r::2, c::2, 1] = green[r::2, c::2]
+        colours[r::2, c::2, other] = diagonal[r::2, c::2]
+        # A green pixel has neighbours of this colour to its sides, or above and below.
+        colours[r::2, 1 - c :: 2, own] = in_row[r::2, 1 - c :: 2]
+        colours[1 - r :: 2, c::2, own] = in_column[1 - r :: 2, c::2]
     return colours
 
 

@@ -125,7 +125,7 @@ class _Worker:
                 except ForgemapError:
                     continue  # reported where it is a source itself
                 if first is not None and BENIGN[first].family == "origin":
-                    # Or the edited part could be told by an origin of another kind.
+                    # Of another origin, what is pasted in could be told by that alone.
                     taken = process(first, taken, rng).pixels
                 return shortlist[i].sha256[:16], taken
             raise DataError("none of the photos to take a region from can be read")
