@@ -6,23 +6,25 @@
     python -m benchmarks.copies VAL --split val                 # what they find elsewhere
 
 A find is right where one of its ends lies in the edited region and the other does not. Finds in
-untouched photographs are what real windows, tiles and zebras look like.
+untouched photographs are what real windows, tiles and zebras look like. Print and what is symmetric
+count for nothing, here as in `forgemap.copies`.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from functools import partial
-from typing import NamedTuple
+from contextlib import contextmanager
+from functools import cache, partial
+from multiprocessing import get_context
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from forgemap.copies import find_copies
-from forgemap.copies.finder import WEIGHTS, candidates
-from forgemap.copies.finder import strength as strength_of
+from forgemap.copies.finder import PRINT, WEIGHTS, Found, Search, candidates, surest, symmetric
 from forgemap.copies.telling import places, suspicion
 from forgemap.data.catalog import open_data
 from forgemap.data.datasets import load_labelled
@@ -44,26 +46,35 @@ STRENGTHS = (0.0, 1.0, 2.0, 3.0, 4.0, 6.0)
 
 
 class Seen(NamedTuple):
-    """The finds of one picture."""
+    """What occurs twice in one picture."""
 
     method: str
     """Of `METHODS`; empty: untouched."""
     source: str
-    features: list[dict[str, float]]
-    right: list[bool]
+    pairs: list[tuple[dict[str, float], bool]]
+    """Features of what might be a copy, and whether it is: what a regression learns from."""
+    finds: list[tuple[float, bool]]
+    """Strength of what `forgemap.copies` finds, and whether it is right."""
 
 
 def look(record: Record, quality: int) -> Seen:
     """Search one picture, saved again with a JPEG quality unless it is 0."""
     image, mask = load_labelled(record)
-    pixels = jpeg(image.samples, quality) if quality else image.samples
-    search = candidates(pixels)
-    right = []
-    for moved, _ in search.pairs:
-        inside = [_share(mask, points / search.factor) for points in (moved.places, moved.likes)]
-        right.append(max(inside) > 0.7 and min(inside) < 0.3)
-    method = record.method if record.manipulated else ""
-    return Seen(method, record.source, [like.features() for _, like in search.pairs], right)
+    search = candidates(jpeg(image.samples, quality) if quality else image.samples)
+    pairs = []
+    for moved, like in search.pairs:
+        one, features = Found(0.0, moved, like), like.features()
+        if features["print"] <= PRINT and not symmetric(*one.masks(search.shape)):
+            pairs.append((features, _right(one, mask, search)))
+    finds = [(one.strength, _right(one, mask, search)) for one in surest(search).found]
+    return Seen(record.method if record.manipulated else "", record.source, pairs, finds)
+
+
+def _right(found: Found, mask: np.ndarray, search: Search) -> bool:
+    """Is one end in the mask (H, W) of what was edited, the other outside?"""
+    ends = (found.moved.places, found.moved.likes)
+    inside = [_share(mask, points / search.factor) for points in ends]
+    return max(inside) > 0.7 and min(inside) < 0.3
 
 
 def _share(mask: np.ndarray, points: np.ndarray) -> float:
@@ -80,7 +91,7 @@ def fit(seen: Sequence[Seen]) -> tuple[dict[str, float], float]:
     kept = [
         (features, right)
         for one in seen
-        for features, right in zip(one.features, one.right, strict=True)
+        for features, right in one.pairs
         if right or not one.method
     ]
     table = np.array([[features[name] for name in WEIGHTS] for features, _ in kept])
@@ -95,36 +106,55 @@ def fit(seen: Sequence[Seen]) -> tuple[dict[str, float], float]:
     return dict(zip(WEIGHTS, np.round(weights, 3).tolist(), strict=True)), round(float(bias), 3)
 
 
-def direction(detector: Detector, records: Sequence[Record]) -> tuple[float, list[str]]:
+class End(NamedTuple):
+    """A right find whose one end is the copy."""
+
+    quality: int
+    source: str
+    suspicion: float
+    """By how much more the network suspects the second end; see `suspicion`."""
+    second: bool
+    """Is that the copy?"""
+
+
+def ends(record: Record, model: str) -> list[End]:
+    """The right finds of an edited picture, in each way of saving it."""
+    image, mask = load_labelled(record)
+    told = []
+    for quality in QUALITIES:
+        pixels = jpeg(image.samples, quality) if quality else image.samples
+        copies = find_copies(pixels)
+        heat = _detector(model).predict(pixels).heat if copies.found else mask
+        for found in copies.found:
+            here, there = places(copies, found, mask.shape)
+            inside = [bool(np.mean(mask[m > 0]) > 0.5) for m in (here, there) if m.any()]
+            if set(inside) == {True, False}:
+                more = suspicion(heat, here, there)
+                told.append(End(quality, record.source, more, inside[1]))
+    return told
+
+
+@cache
+def _detector(model: str) -> Detector:
+    return Detector.load(model, detector=None)
+
+
+def direction(told: Sequence[End]) -> tuple[float, list[str]]:
     """How much the network's log-odds say which end is the copy: a regression without a constant
     on right finds, and in words how often their sign is right."""
     from sklearn.linear_model import LogisticRegression
 
-    ends: list[tuple[int, str, float, bool]] = []
-    for record in (r for r in records if r.manipulated):
-        image, mask = load_labelled(record)
-        for quality in QUALITIES:
-            pixels = jpeg(image.samples, quality) if quality else image.samples
-            copies = find_copies(pixels)
-            if not copies.found:
-                continue
-            heat = detector.predict(pixels).heat
-            for found in copies.found:
-                here, there = places(copies, found, mask.shape)
-                inside = [bool(np.mean(mask[m > 0]) > 0.5) for m in (here, there) if m.any()]
-                if set(inside) == {True, False}:
-                    ends.append((quality, record.source, suspicion(heat, here, there), inside[1]))
-    later = np.array([is_copy for *_, is_copy in ends])
-    if len(set(later)) < 2:
+    second = np.array([end.second for end in told])
+    if len(set(second)) < 2:
         raise DataError("There are too few right finds to tell a copy from its origin.")
-    more = np.array([suspected for _, _, suspected, _ in ends])
     right = []
     for quality in QUALITIES:
-        some = np.array([q == quality for q, *_ in ends])
-        hits = np.equal(more > 0, later)[some].astype(float)
-        share = cell(mean_interval(hits, np.array([source for _, source, *_ in ends])[some]), 2)
-        right.append(f"{share} of {some.sum()} ({f'JPEG {quality}' if quality else 'as saved'})")
-    regression = LogisticRegression(fit_intercept=False).fit(more[:, None], later)
+        some = [end for end in told if end.quality == quality]
+        hits = np.array([(end.suspicion > 0) == end.second for end in some], float)
+        share = cell(mean_interval(hits, [end.source for end in some]), 2)
+        right.append(f"{share} of {len(some)} ({f'JPEG {quality}' if quality else 'as saved'})")
+    more = np.array([[end.suspicion] for end in told])
+    regression = LogisticRegression(fit_intercept=False).fit(more, second)
     return round(float(regression.coef_[0, 0]), 2), right
 
 
@@ -144,16 +174,23 @@ def table(ways: Sequence[Sequence[Seen]]) -> list[list[str]]:
         for method, quality in _columns():
             some = [one for one in ways[QUALITIES.index(quality)] if one.method == method]
             hits = [
-                any(
-                    strength_of(features) >= max(least, 1e-9) and (right or not method)
-                    for features, right in zip(one.features, one.right, strict=True)
-                )
+                any(strength >= least and (right or not method) for strength, right in one.finds)
                 for one in some
             ]
             shares = mean_interval(np.array(hits, float), [one.source for one in some])
             cells.append(cell(shares, 2))
         lines.append([f"{least:.0f}" if least else "above 0", *cells])
     return lines
+
+
+@contextmanager
+def _mapping(workers: int) -> Iterator[Callable[..., Iterator[Any]]]:
+    """`map`, in processes if there are to be several."""
+    if workers == 1:
+        yield map
+    else:
+        with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
+            yield pool.map
 
 
 def _columns() -> list[tuple[str, int]]:
@@ -177,15 +214,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise DataError(f"{given.data[0]} must hold edits by {' and by '.join(METHODS)}.")
         if all(r.manipulated for r in records):
             raise DataError(f"{given.data[0]} must hold untouched pictures too: --untouched.")
-        with ProcessPoolExecutor(given.workers) as pool:
-            ways = [list(pool.map(partial(look, quality=q), records)) for q in QUALITIES]
-        if given.fit:
-            weights, bias = fit([one for way in ways for one in way])
-            print(f"BIAS = {bias}\nWEIGHTS = {weights}\n", flush=True)
-            detector = Detector.load(given.model, detector=None)
-            print(f"A search takes {cost(detector, records)} of the network's time.", flush=True)
-            weight, right = direction(detector, records)
-            print(f"DIRECTION = {weight}; the sign is right in {', '.join(right)}\n")
+        with _mapping(given.workers) as run:
+            ways = [list(run(partial(look, quality=q), records)) for q in QUALITIES]
+            if given.fit:
+                weights, bias = fit([one for way in ways for one in way])
+                print(f"BIAS = {bias}\nWEIGHTS = {weights}\n", flush=True)
+                edited = [record for record in records if record.manipulated]
+                told = run(partial(ends, model=given.model), edited)
+                weight, right = direction([end for some in told for end in some])
+                print(f"DIRECTION = {weight}; the sign is right in {', '.join(right)}\n")
+                detector = Detector.load(given.model, detector=None)
+                print(f"A search takes {cost(detector, records)} of the network's time.\n")
     except ForgemapError as error:
         print(f"benchmarks.copies: {error}", file=sys.stderr)
         return 2

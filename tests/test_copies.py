@@ -237,16 +237,23 @@ def test_nothing_found_has_no_strength() -> None:
     assert Copies((), (10, 10)).strength == 0
 
 
-def test_a_symmetric_thing_is_no_copy_of_itself() -> None:
+def with_wheel() -> np.ndarray:
+    """A landscape with a disk that looks the same after every quarter turn."""
     picture, part = landscape(3), landscape(8)[:160, :160].astype(float)
     wheel = sum(np.rot90(part, turns).astype(float) for turns in range(4)) / 4
     wheel = (wheel - wheel.mean()) * 2 + 128
-    disk = np.hypot(*(np.indices((160, 160)) - 79.5)) < 78
-    there = picture[100:260, 200:360]
-    there[disk] = np.rint(wheel.clip(0, 255)).astype(np.uint8)[disk]
+    picture[100:260, 200:360][DISK] = np.rint(wheel.clip(0, 255)).astype(np.uint8)[DISK]
+    return picture
+
+
+DISK = np.hypot(*(np.indices((160, 160)) - 79.5)) < 78
+
+
+def test_a_symmetric_thing_is_no_copy_of_itself() -> None:
+    picture = with_wheel()
     assert find_copies(picture).strength == 0
     # The same wheel twice is another matter.
-    picture[20:180, 20:180][disk] = there[disk]
+    picture[20:180, 20:180][DISK] = picture[100:260, 200:360][DISK]
     assert find_copies(picture).strength > 2
 
 

@@ -10,9 +10,10 @@ import pytest
 from benchmarks import copies
 from PIL import Image as PILImage
 
-from forgemap.copies.finder import WEIGHTS
+from forgemap.copies.finder import WEIGHTS, candidates
+from forgemap.data.catalog import open_data
 
-from .test_copies import copied, landscape
+from .test_copies import copied, landscape, with_wheel
 
 
 @pytest.fixture
@@ -57,6 +58,15 @@ def test_right_finds_are_counted_and_numbers_fitted(
     cells = [cell.strip()[:4] for cell in above.split("|")[2:-1]]
     assert cells[:6] == ["1.00"] * 6, "both copies, in each way of saving"
     assert all(float(cell) <= 0.5 for cell in cells[6:]), "at most the one with something alike"
+
+
+def test_a_symmetric_thing_teaches_nothing(data: Path) -> None:
+    """As it counts for nothing in a picture."""
+    wheel = with_wheel()
+    PILImage.fromarray(wheel).save(data / "3.png")
+    seen = copies.look(open_data(str(data))[3], 0)
+    assert not seen.method and seen.pairs == [] and seen.finds == []
+    assert candidates(wheel).pairs, "there is something to leave out"
 
 
 def test_what_is_missing_is_said(data: Path, capsys: pytest.CaptureFixture[str]) -> None:

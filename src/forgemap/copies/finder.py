@@ -114,10 +114,14 @@ class Search(NamedTuple):
 def find_copies(pixels: np.ndarray) -> Copies:
     """Search a picture (H, W, 3) uint8 RGB for regions that occur twice: moved, turned, scaled by
     .4 to 2.5, or mirrored."""
-    pairs, shape, _ = candidates(pixels)
-    found = [Found(strength(likeness.features()), moved, likeness) for moved, likeness in pairs]
+    return surest(candidates(pixels))
+
+
+def surest(search: Search) -> Copies:
+    """Of what may occur twice, what more speaks for than against."""
+    found = [Found(strength(like.features()), moved, like) for moved, like in search.pairs]
     found = sorted((one for one in found if one.strength > 0), key=lambda one: -one.strength)
-    return Copies(_once(found, shape), shape)
+    return Copies(_once(found, search.shape), search.shape)
 
 
 def candidates(pixels: np.ndarray) -> Search:
@@ -152,6 +156,11 @@ def strength(features: Mapping[str, float]) -> float:
     return min(max(total, 0.0), HIGHEST)
 
 
+def symmetric(here: np.ndarray, there: np.ndarray) -> bool:
+    """Does a region overlap with its like by more than `SHARED`? Masks (H, W), 0 or 1."""
+    return bool((here & there).sum() > SHARED * min(here.sum(), there.sum()))
+
+
 def _once(found: list[Found], shape: tuple[int, int]) -> tuple[Found, ...]:
     """A region and its like are found from both ends, and perhaps in parts: the surest stay. One
     thing that is symmetric hides what it consists of, and is no copy itself."""
@@ -162,7 +171,7 @@ def _once(found: list[Found], shape: tuple[int, int]) -> tuple[Found, ...]:
         both = here | there
         if all((both & other).sum() < SAME * min(both.sum(), other.sum()) for other in taken):
             taken.append(both)
-            if (here & there).sum() <= SHARED * min(here.sum(), there.sum()):
+            if not symmetric(here, there):
                 kept.append(one)
     return tuple(kept)
 
