@@ -124,7 +124,9 @@ def ends(record: Record, model: str) -> list[End]:
     for quality in QUALITIES:
         pixels = jpeg(image.samples, quality) if quality else image.samples
         copies = find_copies(pixels)
-        heat = _detector(model).predict(pixels).heat if copies.found else mask
+        if not copies.found:
+            continue
+        heat = _detector(model).predict(pixels).heat
         for found in copies.found:
             here, there = places(copies, found, mask.shape)
             inside = [bool(np.mean(mask[m > 0]) > 0.5) for m in (here, there) if m.any()]

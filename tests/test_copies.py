@@ -237,6 +237,9 @@ def test_nothing_found_has_no_strength() -> None:
     assert Copies((), (10, 10)).strength == 0
 
 
+DISK = np.hypot(*(np.indices((160, 160)) - 79.5)) < 78
+
+
 def with_wheel() -> np.ndarray:
     """A landscape with a disk that looks the same after every quarter turn."""
     picture, part = landscape(3), landscape(8)[:160, :160].astype(float)
@@ -244,9 +247,6 @@ def with_wheel() -> np.ndarray:
     wheel = (wheel - wheel.mean()) * 2 + 128
     picture[100:260, 200:360][DISK] = np.rint(wheel.clip(0, 255)).astype(np.uint8)[DISK]
     return picture
-
-
-DISK = np.hypot(*(np.indices((160, 160)) - 79.5)) < 78
 
 
 def test_a_symmetric_thing_is_no_copy_of_itself() -> None:

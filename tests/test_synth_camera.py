@@ -79,6 +79,7 @@ def test_an_edit_comes_after_the_camera_and_takes_its_material_from_one(tmp_path
     assert BENIGN["developed"].family == "origin"
     edited = [r for r in records if r.manipulated]
     assert edited and len(records) == 2 * len(edited)
+    looked_at = 0
     for record in edited:
         assert "benign_after" not in record.parameters
         assert record.parameters["benign_before"]["name"] == "developed"
@@ -87,4 +88,7 @@ def test_an_edit_comes_after_the_camera_and_takes_its_material_from_one(tmp_path
         mask = np.asarray(Image.open(record.mask))  # type: ignore[arg-type]
         inside = cv2.erode(mask, np.ones((9, 9), np.uint8)) > 0
         # Only a sensor gives a flat colour noise.
-        assert not inside.any() or pixels[inside].std(0).max() > 0.2
+        if inside.any():
+            looked_at += 1
+            assert pixels[inside].std(0).max() > 0.2
+    assert looked_at
