@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from forgemap.copies import find_copies
-from forgemap.copies.finder import PRINT, WEIGHTS, Found, Search, candidates, surest, symmetric
+from forgemap.copies.finder import WEIGHTS, Found, Search, candidates, printed, surest, symmetric
 from forgemap.copies.telling import places, suspicion
 from forgemap.data.catalog import open_data
 from forgemap.data.datasets import load_labelled
@@ -64,7 +64,7 @@ def look(record: Record, quality: int) -> Seen:
     pairs = []
     for moved, like in search.pairs:
         one, features = Found(0.0, moved, like), like.features()
-        if features["print"] <= PRINT and not symmetric(*one.masks(search.shape)):
+        if not printed(features) and not symmetric(*one.masks(search.shape)):
             pairs.append((features, _right(one, mask, search)))
     finds = [(one.strength, _right(one, mask, search)) for one in surest(search).found]
     return Seen(record.method if record.manipulated else "", record.source, pairs, finds)

@@ -150,10 +150,15 @@ def candidates(pixels: np.ndarray) -> Search:
 
 def strength(features: Mapping[str, float]) -> float:
     """Log-odds in [0, `HIGHEST`] of a copy, from `Likeness.features`."""
-    if features["print"] > PRINT:
+    if printed(features):
         return 0.0
     total = BIAS + sum(weight * features[name] for name, weight in WEIGHTS.items())
     return min(max(total, 0.0), HIGHEST)
+
+
+def printed(features: Mapping[str, float]) -> bool:
+    """Is it print, by `Likeness.features`?"""
+    return features["print"] > PRINT
 
 
 def symmetric(here: np.ndarray, there: np.ndarray) -> bool:
